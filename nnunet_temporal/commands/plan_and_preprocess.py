@@ -1,0 +1,121 @@
+"""``nnunet_temporal plan_and_preprocess``: nnU-Net's command, with a planner that knows about time."""
+
+import argparse
+import json
+from pathlib import Path
+
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+    extract_fingerprint_dataset,
+    plan_experiment_dataset,
+    preprocess_dataset,
+)
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_temporal.atomic import write_json
+from nnunet_temporal.datasets.integrity import check_raw_dataset
+from nnunet_temporal.errors import InputError
+from nnunet_temporal.planners.temporal_planner import PLANNERS
+from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
+from nnunet_temporal.sequences import Manifest, check_splits, study_splits
+
+HELP = "fingerprint, plan and preprocess datasets of sequences; flags as nnUNetv2_plan_and_preprocess"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the stock command's flags, except those that name classes only nnU-Net's own package can hold."""
+    add = parser.add_argument
+    add("-d", nargs="+", type=int, required=True, help="dataset ids")
+    add("-pl", choices=sorted(PLANNERS), default="TemporalPlanner", help="planner (default: %(default)s)")
+    add("-c", nargs="+", default=[TEMPORAL_CONFIGURATION], help="configurations to preprocess (default: 2dt; 2d shares)")
+    add("-npfp", type=int, default=8, help="processes for the fingerprint (default: %(default)s)")
+    add("-np", nargs="+", type=int, default=[8], help="processes for preprocessing, one or one per configuration")
+    add("-gpu_memory_target", type=float, help="memory budget in GB (default: nnU-Net's 8)")
+    add("-overwrite_target_spacing", nargs=3, type=float, help="target spacing t y x; 2dt and 2d use y and x")
+    add("-overwrite_plans_name", help="name of the plans, instead of the planner's own")
+    add("-preprocessor_name", default="DefaultPreprocessor", help="nnU-Net preprocessor (default: %(default)s)")
+    add("--verify_dataset_integrity", action="store_true", help="also run nnU-Net's own check")
+    add("--no_pp", action="store_true", help="plan only, no preprocessing")
+    add("--clean", action="store_true", help="extract the fingerprint anew; needed after changes to the dataset")
+    add("--verbose", action="store_true", help="print more")
+    add("--no_pbar", action="store_true", help="no progress bars from nnU-Net")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, fingerprint, plan and preprocess each dataset, and print how to train it."""
+    for variable in (nnUNet_raw, nnUNet_preprocessed):
+        if not variable.is_set():
+            raise InputError(
+                "nnUNet_raw and nnUNet_preprocessed must be set. For example: "
+                "export nnUNet_raw=/data/nnUNet_raw nnUNet_preprocessed=/data/nnUNet_preprocessed"
+            )
+    for dataset in arguments.d:
+        _plan_and_preprocess(dataset, arguments)
+    return 0
+
+
+def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
+    try:
+        name = convert_id_to_dataset_name(dataset)
+    except RuntimeError as error:
+        raise InputError(f"-d {dataset}: {error}") from error
+    check_raw_dataset(Path(str(nnUNet_raw)) / name, arguments.npfp)
+    extract_fingerprint_dataset(
+        dataset,
+        DatasetFingerprintExtractor,
+        arguments.npfp,
+        arguments.verify_dataset_integrity,
+        arguments.clean,
+        arguments.verbose,
+        show_progress_bar=not arguments.no_pbar,
+    )
+    _, plans_name = plan_experiment_dataset(
+        dataset,
+        PLANNERS[arguments.pl],
+        arguments.gpu_memory_target,
+        arguments.preprocessor_name,
+        arguments.overwrite_target_spacing,
+        arguments.overwrite_plans_name,
+    )
+    folds = _prepare_splits(Path(str(nnUNet_preprocessed)) / name)
+    if not arguments.no_pp:
+        configurations = _distinct_data(Path(str(nnUNet_preprocessed)) / name / f"{plans_name}.json", arguments.c)
+        processes = arguments.np if len(arguments.np) == 1 else arguments.np[: len(configurations)]
+        preprocess_dataset(
+            dataset, plans_name, configurations, processes, arguments.verbose, show_progress_bar=not arguments.no_pbar
+        )
+    _print_next_steps(dataset, plans_name, folds)
+
+
+def _prepare_splits(preprocessed_folder: Path) -> int:
+    """Return the number of folds; write a split by study where the raw dataset brought none."""
+    path = preprocessed_folder / "splits_final.json"
+    manifest = Manifest.load(preprocessed_folder)
+    if not path.is_file():
+        write_json(study_splits(manifest), path)
+    splits = json.loads(path.read_text(encoding="utf-8"))
+    check_splits(splits, manifest)
+    return len(splits)
+
+
+def _distinct_data(plans_file: Path, configurations: list[str]) -> list[str]:
+    """Drop configurations whose preprocessed data another one already provides: 2dt and 2d share theirs."""
+    plans = PlansManager(str(plans_file))
+    unknown = [name for name in configurations if name not in plans.available_configurations]
+    if unknown:
+        raise InputError(f"-c {' '.join(unknown)}: not in the plans, which have {plans.available_configurations}")
+    return list({plans.get_configuration(name).data_identifier: name for name in configurations}.values())
+
+
+def _print_next_steps(dataset: int, plans_name: str, folds: int) -> None:
+    numbers = " ".join(str(fold) for fold in range(folds))
+    print(
+        f"\nNext, for each of the {folds} folds ({numbers}; split by study):\n"
+        '  eval "$(nnunet_temporal env)"\n'
+        f"  nnUNetv2_train {dataset} {TEMPORAL_CONFIGURATION} FOLD -tr nnUNetTrainerGDKVM -p {plans_name}\n"
+        "then predict new sequences with the ensemble:\n"
+        f"  nnUNetv2_predict -d {dataset} -c {TEMPORAL_CONFIGURATION} -tr nnUNetTrainerGDKVM -p {plans_name} "
+        f"-f {numbers} -i SEQUENCES -o MASKS"
+    )

@@ -1,0 +1,120 @@
+"""Everything that can be wrong with a raw dataset of sequences, found before any long work starts."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+from tqdm import tqdm
+
+from nnunet_temporal.datasets.derive import derive_manifest
+from nnunet_temporal.datasets.problems import apply_to_all
+from nnunet_temporal.errors import InputError
+from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence
+
+
+def manifest_of(raw_dataset_folder: Path) -> Manifest:
+    """Return the manifest of a raw dataset's training cases: its ``sequences.json``, or derived from its files.
+
+    Raises:
+        InputError: The manifest is invalid, or lacks a training case.
+    """
+    cases = _training_files(raw_dataset_folder)
+    path = raw_dataset_folder / MANIFEST_NAME
+    manifest = Manifest.read(path) if path.is_file() else derive_manifest(raw_dataset_folder)
+    return manifest.subset(cases)
+
+
+def check_raw_dataset(raw_dataset_folder: Path, processes: int = 2) -> Manifest:
+    """Read every training image and label once, and check them against each other, dataset.json and the manifest.
+
+    Args:
+        raw_dataset_folder: ``nnUNet_raw/DatasetXXX_Name``.
+        processes: Files read at a time.
+
+    Returns:
+        The manifest of the training cases.
+
+    Raises:
+        InputError: Lists every problem: an image that is not (x, y, t), a label on another grid, no frames, pixels
+            that are not finite, label values outside dataset.json, frame counts or labelled frames that differ from
+            the manifest, or no labelled frame in the whole dataset.
+    """
+    manifest = manifest_of(raw_dataset_folder)
+    dataset_json = json.loads((raw_dataset_folder / "dataset.json").read_text(encoding="utf-8"))
+    files = _training_files(raw_dataset_folder)
+    first_image = next(iter(files.values()))["images"][0]
+    reader = determine_reader_writer_from_dataset_json(dataset_json, first_image, verbose=False)()
+    check = partial(_check_case, reader=reader, labels=dataset_json["labels"], manifest=manifest)
+    with ThreadPoolExecutor(processes) as pool:
+        jobs = [pool.submit(check, case, **files[case]) for case in files]
+        progress = tqdm(jobs, desc="Checking sequences", unit="sequence")
+        apply_to_all(progress, lambda job: job.result())
+    if not any(sequence.labelled_frames for sequence in manifest.values()):
+        raise InputError(
+            f"{raw_dataset_folder}: none of its {len(manifest)} training sequences has a labelled frame, so there is "
+            "nothing to learn from. Add masks for at least one frame of two studies."
+        )
+    return manifest
+
+
+def _training_files(raw_dataset_folder: Path) -> dict[str, dict[str, Any]]:
+    path = raw_dataset_folder / "dataset.json"
+    if not path.is_file():
+        raise InputError(f"{path} is missing: every nnU-Net raw dataset needs one. Write it with 'convert'.")
+    dataset_json = json.loads(path.read_text(encoding="utf-8"))
+    files = get_filenames_of_train_images_and_targets(str(raw_dataset_folder), dataset_json)
+    if not files:
+        raise InputError(f"{raw_dataset_folder / 'imagesTr'}: found no training images *{dataset_json['file_ending']}")
+    return files
+
+
+def _check_case(
+    case: str, images: list[str], label: str, *, reader: BaseReaderWriter, labels: dict[str, Any], manifest: Manifest
+) -> None:
+    image, _ = _read(reader.read_images, images, images[0])
+    for path, channel in zip(images, image, strict=True):
+        _check_pixels(path, channel, manifest[case])
+    if not Path(label).is_file():
+        raise InputError(f"{label} is missing: nnU-Net wants a label file per training case; write an all-ignore one.")
+    mask = _read(reader.read_seg, label, label)[0]
+    if mask.shape[1:] != image.shape[1:]:
+        raise InputError(f"{label}: shape (T, Y, X) is {mask.shape[1:]}, but its image has {image.shape[1:]}")
+    _check_labels(label, mask[0], labels, manifest[case])
+
+
+def _read(function: Any, argument: Any, path: str) -> tuple[np.ndarray, dict]:  # noqa: ANN401 - two readers in one
+    try:
+        return function(argument)
+    # nnU-Net's readers raise whatever their libraries raise, AssertionError and RuntimeError among them.
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as a 3D image (x, y, t): {error}") from error
+
+
+def _check_pixels(path: str, pixels: np.ndarray, sequence: Sequence) -> None:
+    if pixels.size == 0:
+        raise InputError(f"{path}: has zero frames or no pixels, shape (T, Y, X) is {pixels.shape}")
+    if len(pixels) != sequence.n_frames:
+        raise InputError(
+            f"{path}: has {len(pixels)} frames, but {MANIFEST_NAME} says {sequence.n_frames}. A 4D file must be split "
+            "into one sequence per slice first: 'nnunet_temporal convert nifti'."
+        )
+    if not np.isfinite(pixels).all():
+        frames = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2))).tolist()
+        raise InputError(f"{path}: pixels must be finite, found NaN or infinity in frames {frames}")
+
+
+def _check_labels(path: str, mask: np.ndarray, labels: dict[str, Any], sequence: Sequence) -> None:
+    allowed = {value for entry in labels.values() for value in (entry if isinstance(entry, list) else [entry])}
+    unknown = sorted(set(np.unique(mask).tolist()) - allowed)
+    if unknown:
+        raise InputError(f"{path}: found label values {unknown}, but dataset.json knows {sorted(allowed)} only")
+    labelled = np.ones(len(mask), bool) if "ignore" not in labels else (mask != labels["ignore"]).any(axis=(1, 2))
+    missing = [t for t in sequence.labelled_frames if not labelled[t]]
+    if missing:
+        raise InputError(f"{path}: {MANIFEST_NAME} calls frames {missing} labelled, but all their pixels are 'ignore'")

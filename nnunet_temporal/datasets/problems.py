@@ -1,0 +1,35 @@
+"""One report for many bad files: a folder of hundreds is checked once, not mended error by error."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from nnunet_temporal.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def apply_to_all(items: Iterable[Item], action: Callable[[Item], Result]) -> list[Result]:
+    """Apply ``action`` to every item, also after failures, and report all bad items at once.
+
+    Args:
+        items: What to go through, in order.
+        action: Called with each item; raises InputError for a bad one.
+
+    Returns:
+        The results in the order of ``items``; empty for no items.
+
+    Raises:
+        InputError: One or more items were bad; the message holds every message, one per line.
+    """
+    results, problems = [], []
+    for item in items:
+        try:
+            results.append(action(item))
+        except InputError as error:
+            problems.append(str(error))
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        raise InputError("\n  - ".join([f"{len(problems)} inputs cannot be used:", *problems]))
+    return results

@@ -1,0 +1,126 @@
+"""The planner's rules about time: small functions, each with its reason, each explaining its choice in one line."""
+
+import re
+from collections.abc import Sequence as Collection
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from nnunet_temporal.sequences import Sequence
+
+Value = TypeVar("Value")
+
+LONGEST_WINDOW = 128
+"""Frames handed to the network at once in prediction. Activations do not grow with it; logits do."""
+
+_ULTRASOUND = re.compile(r"\b(us|ultrasound|echo\w*)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Value]):
+    """A planned value and the line that explains it."""
+
+    value: Value
+    reason: str
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """Frames of a training clip; see ``TemporalConfig``."""
+
+    clip_length: int
+    decoded_frames: int
+    frame_stride: int
+
+
+@dataclass(frozen=True)
+class MemorySize:
+    """Size of a memory per stage; see ``TemporalConfig``."""
+
+    heads: int
+    key_size: int
+    value_size: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Geometric augmentation; see ``TemporalConfig``."""
+
+    mirror_axes: tuple[int, ...]
+    rotation_degrees: float
+
+
+def plan_clip(labelled: Collection[Sequence]) -> Choice[ClipPlan]:
+    """Build clips around labelled frames, because these are what a step can learn from.
+
+    Two labelled frames are decoded (ED and ES where those are labelled), one where sequences have no second, and as
+    many context frames feed the memory: measured on cine MRI, decoding unlabelled frames instead cost a third of the
+    Dice at the same time. The stride is the gap that lets the clip span the typical distance of its labelled frames.
+
+    Args:
+        labelled: The sequences with at least one labelled frame.
+    """
+    per_sequence = np.median([len(sequence.labelled_frames) for sequence in labelled])
+    shortest = int(np.median([sequence.n_frames for sequence in labelled]))
+    decoded = 2 if per_sequence >= 2 else 1
+    clip_length = min(2 * decoded, shortest)
+    decoded = min(decoded, clip_length)
+    gaps = [max(s.labelled_frames) - min(s.labelled_frames) for s in labelled if len(s.labelled_frames) > 1]
+    span = float(np.median(gaps)) if gaps else shortest / 2
+    stride = max(1, round(span / max(1, clip_length - 1)))
+    return Choice(
+        ClipPlan(clip_length, decoded, stride),
+        f"Clips of {clip_length} frames, {decoded} of them decoded, about {stride} frames apart: sequences have "
+        f"{per_sequence:g} labelled of {shortest} frames (median), {span:g} frames from first to last.",
+    )
+
+
+def plan_clips_per_step(labelled_frames_2d: int, decoded_frames: int) -> Choice[int]:
+    """Let a step see as many labelled frames as the step of nnU-Net's 2D trainer."""
+    clips = max(1, round(labelled_frames_2d / decoded_frames))
+    return Choice(clips, f"{clips} clips per step: {clips * decoded_frames} labelled frames, 2d has {labelled_frames_2d}.")
+
+
+def plan_prediction_window(sequences: Collection[Sequence]) -> Choice[int]:
+    """Hand the longest sequence to the network at once, so that its memory never starts in mid-sequence.
+
+    Shorter sequences are padded, which costs nothing: padding frames are skipped.
+    """
+    longest = max(sequence.n_frames for sequence in sequences)
+    window = min(longest, LONGEST_WINDOW)
+    return Choice(window, f"Prediction window of {window} frames: the longest sequence has {longest}.")
+
+
+def plan_memory_stages(patch_size: Collection[int], strides: Collection[Collection[int]]) -> Choice[tuple[int, ...]]:
+    """Put memories where features are semantic and a frame still has pixels to tell apart.
+
+    These are the two deepest stages whose feature map has at least eight pixels along each axis; the bottleneck's
+    own map is usually smaller. A network too shallow for that gets one memory at its bottleneck.
+    """
+    sizes = [np.array(patch_size) // np.prod(np.array(strides[: stage + 1]), axis=0) for stage in range(len(strides))]
+    fine_enough = [stage for stage, size in enumerate(sizes) if stage > 0 and size.min() >= 8]
+    stages = tuple(fine_enough[-2:]) or (len(strides) - 1,)
+    maps = ", ".join("x".join(str(int(n)) for n in sizes[stage]) for stage in stages)
+    return Choice(stages, f"Memories at encoder stages {', '.join(map(str, stages))} (feature maps {maps}).")
+
+
+def plan_memory_size(channels: Collection[int]) -> Choice[MemorySize]:
+    """Size a memory by the narrowest features it serves: four heads whose keys share a quarter of them each.
+
+    Keys below 16 channels could hardly tell pixels apart; above 64 the solve grows with the cube for nothing.
+    """
+    size = int(np.clip(min(channels) // 4, 16, 64))
+    return Choice(MemorySize(4, size, size), f"4 memory heads with keys and values of {size} channels.")
+
+
+def plan_geometry(channel_names: Collection[str], patch_size: Collection[int]) -> Choice[Geometry]:
+    """Choose mirroring and rotation by modality.
+
+    An ultrasound sector has a top: it is flipped left to right only and tilted a little. Everything else follows
+    nnU-Net's 2D rule: all mirrorings, any rotation unless the patch is elongated.
+    """
+    if any(_ULTRASOUND.search(name) for name in channel_names):
+        return Choice(Geometry((2,), 15.0), "Ultrasound: mirrored left to right only, rotated by up to 15 degrees.")
+    rotation = 15.0 if max(patch_size) / min(patch_size) > 1.5 else 180.0
+    return Choice(Geometry((1, 2), rotation), f"Mirrored in plane, rotated by up to {rotation:g} degrees.")

@@ -1,0 +1,109 @@
+import argparse
+import json
+
+import numpy as np
+import pytest
+from nifti_movies import save_movie, save_nifti
+
+from nnunet_temporal.commands import convert
+from nnunet_temporal.errors import InputError
+from nnunet_temporal.sequences import Manifest
+
+
+def run(*words):
+    parser = argparse.ArgumentParser()
+    convert.add_arguments(parser)
+    return convert.run(parser.parse_args([str(word) for word in words]))
+
+
+@pytest.fixture
+def movies(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("a", "b", "c"):
+        save_movie(folder, name)
+    return folder
+
+
+def test_nifti_movies_become_a_raw_dataset_and_a_summary(movies, nnunet_folders, capsys):
+    assert run("nifti", "-i", movies, "-d", 5, "--name", "Hearts", "--classes", "LV", "--held-out", "c") == 0
+    folder = nnunet_folders.raw / "Dataset005_Hearts"
+    assert len(Manifest.load(folder)) == 6 and len(list((folder / "imagesTs").iterdir())) == 2
+    printed = capsys.readouterr().out
+    for text in ("3, held out: c", "24, labelled: 12", "-f 0 1", "nnunet_temporal plan_and_preprocess -d 5"):
+        assert text in printed
+
+
+def test_the_options_of_nifti_reach_the_dataset(tmp_path, nnunet_folders):
+    for name in ("a", "b"):
+        save_nifti(tmp_path / "in" / name / f"{name}.nii.gz", np.zeros((6, 5, 4), np.int16))
+        labels = np.zeros((6, 5, 4), np.uint8)
+        labels[2, 2, 1] = 1
+        save_nifti(tmp_path / "in" / f"{name}_gt.nii.gz", labels)
+    run("nifti", "-i", tmp_path / "in", "-d", 5, "--images", "*/*.nii.gz", "--labels", "{name}_gt.nii.gz", "--classes",
+        "LV", "--channel", "US", "--cyclic", "--empty-frames", "unlabelled")  # fmt: skip
+    folder = nnunet_folders.raw / "Dataset005_Cine"
+    sequence = Manifest.load(folder)["a"]
+    assert sequence.cyclic and sequence.labelled_frames == (1,)
+    assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "US"}
+
+
+def test_sunnybrook_keeps_slices_without_labels(tmp_path, nnunet_folders):
+    for name in ("SC-1", "SC-2"):
+        labels = np.full((6, 5, 2, 4), 2, np.uint8)
+        labels[:, :, 0, [1, 3]] = 1
+        save_nifti(tmp_path / f"{name}_cine.nii.gz", np.zeros(labels.shape, np.int16))
+        save_nifti(tmp_path / f"{name}_gt_lv.nii.gz", labels)
+        (tmp_path / f"{name}.json").write_text('{"dt_s": 0.04, "ed_t": [3], "es_t": [1]}')
+    assert run("sunnybrook", "-i", tmp_path, "-d", 1) == 0
+    manifest = Manifest.load(nnunet_folders.raw / "Dataset001_Sunnybrook")
+    assert manifest["SC-1_z00"].labelled_frames == (1, 3) and manifest["SC-1_z01"].labelled_frames == ()
+    assert (manifest["SC-1_z01"].ed, manifest["SC-1_z01"].es, manifest["SC-1_z01"].cyclic) == (3, 1, True)
+
+
+def test_label_values_outside_the_classes_are_refused(movies, nnunet_folders):
+    save_nifti(movies / "labels" / "b.nii.gz", np.full((6, 5, 2, 4), 7, np.uint8))
+    with pytest.raises(InputError, match=r"'b'.*found label values \[7\]"):
+        run("nifti", "-i", movies, "-d", 5, "--classes", "LV")
+    assert not any(nnunet_folders.raw.iterdir())
+
+
+def test_a_dataset_without_any_label_is_refused(movies, nnunet_folders):
+    with pytest.raises(InputError, match="no labelled frame in the whole dataset"):
+        run("nifti", "-i", movies, "-d", 5, "--classes", "LV", "--labels", "nowhere/{name}.nii.gz")
+
+
+def test_studies_without_labels_are_named_in_the_summary(movies, nnunet_folders, capsys):
+    save_movie(movies, "d", labelled=False)
+    run("nifti", "-i", movies, "-d", 5, "--classes", "LV")
+    assert "without labels   d" in capsys.readouterr().out
+
+
+def test_an_id_used_in_the_results_folder_is_refused(movies, nnunet_folders):
+    (nnunet_folders.results / "Dataset005_Other").mkdir()
+    with pytest.raises(InputError, match="already used by"):
+        run("nifti", "-i", movies, "-d", 5, "--classes", "LV")
+
+
+def test_an_existing_dataset_is_replaced_only_with_overwrite(movies, nnunet_folders):
+    words = ("nifti", "-i", movies, "-d", 5, "--classes", "LV")
+    run(*words)
+    with pytest.raises(InputError, match="--overwrite"):
+        run(*words)
+    assert run(*words, "--overwrite") == 0
+
+
+def test_an_unset_nnunet_raw_is_explained(movies, monkeypatch):
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    with pytest.raises(InputError, match=r"nnUNet_raw is not set.*export nnUNet_raw="):
+        run("nifti", "-i", movies, "-d", 5, "--classes", "LV")
+
+
+def test_a_raw_folder_that_does_not_exist_is_explained(movies, monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "gone"))
+    with pytest.raises(InputError, match="mkdir -p"):
+        run("nifti", "-i", movies, "-d", 5, "--classes", "LV")
+
+
+def test_a_missing_input_folder_is_named(tmp_path, nnunet_folders):
+    with pytest.raises(InputError, match="the input folder does not exist"):
+        run("sunnybrook", "-i", tmp_path / "nowhere", "-d", 1)

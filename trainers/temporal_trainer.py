@@ -1,0 +1,222 @@
+"""The nnU-Net trainer all temporal trainers derive from."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_temporal.atomic import write_json
+from nnunet_temporal.errors import InputError
+from nnunet_temporal.networks.build import build_frame_network, build_temporal_network
+from nnunet_temporal.networks.temporal_module import TemporalModule
+from nnunet_temporal.networks.temporal_unet import Clip
+from nnunet_temporal.plans import TemporalConfig
+from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, check_splits, study_splits
+from nnunet_temporal.training.clip_loader import ClipLoader
+from nnunet_temporal.training.clip_sampling import ClipSampler
+from nnunet_temporal.training.clip_transforms import clip_training_transforms, clip_validation_transforms
+from nnunet_temporal.training.labels import with_ignore_label
+
+_SCALING = (0.85, 1.25)
+"""nnU-Net's assumption about zoom when it sizes the crop that is augmented."""
+
+
+class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
+    """Trains on clips of sequences; a subclass says which temporal module the network gets.
+
+    Loss, optimiser, schedule, logging, checkpoints, validation and prediction are nnU-Net's. What changes: batches
+    are clips built around labelled frames, splits are by study, augmentation is safe for time, and everything random
+    is seeded from the plans.
+
+    Attributes:
+        epochs: Number of epochs of a shorter or longer variant; None keeps nnU-Net's.
+        iterations_per_epoch: Training iterations per epoch of a variant; None keeps nnU-Net's.
+        validation_iterations_per_epoch: Validation iterations per epoch of a variant; None keeps nnU-Net's.
+    """
+
+    epochs: int | None = None
+    iterations_per_epoch: int | None = None
+    validation_iterations_per_epoch: int | None = None
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature, which must be repeated
+    ) -> None:
+        """Take nnU-Net's arguments; see ``nnUNetTrainer``.
+
+        Raises:
+            InputError: The configuration of the plans is not temporal.
+            NotImplementedError: The configuration is part of a cascade.
+        """
+        super().__init__(plans, configuration, fold, with_ignore_label(dataset_json), device)
+        self.temporal = TemporalConfig.from_configuration(self.configuration_manager.configuration)
+        if self.is_cascaded:
+            raise NotImplementedError(f"{type(self).__name__} does not support cascades, got {configuration}")
+        self.num_epochs = self.epochs or self.num_epochs
+        self.num_iterations_per_epoch = self.iterations_per_epoch or self.num_iterations_per_epoch
+        self.num_val_iterations_per_epoch = self.validation_iterations_per_epoch or self.num_val_iterations_per_epoch
+        # nnU-Net saves every 50 epochs; a shorter training would never leave anything to resume from.
+        self.save_every = max(1, min(self.save_every, self.num_epochs // 10))
+
+    @staticmethod
+    @abstractmethod
+    def build_temporal_module(channels: int, temporal: TemporalConfig) -> TemporalModule:
+        """Build the temporal module for encoder features of ``channels`` channels."""
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Build the planned frame network with this trainer's temporal modules; nnU-Net calls it to predict too."""
+        temporal = TemporalConfig.from_configuration(configuration_manager.configuration)
+        architecture = configuration_manager.configuration["architecture"]
+        frame_network = build_frame_network(
+            architecture, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+        return build_temporal_network(
+            frame_network, temporal.memory_stages, lambda channels: cls.build_temporal_module(channels, temporal)
+        )
+
+    def initialize(self) -> None:
+        """Seed the initial weights, then do as nnU-Net."""
+        torch.manual_seed(self.temporal.seed)
+        np.random.seed(self.temporal.seed)
+        super().initialize()
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        """Use nnU-Net's optimiser; parameters that are neither weights nor biases of a layer do not decay."""
+        optimizer, lr_scheduler = super().configure_optimizers()
+        free = [p for name, p in self.network.named_parameters() if name.endswith("log_rate")]
+        (group,) = optimizer.param_groups
+        group["params"] = [p for p in group["params"] if not any(p is other for other in free)]
+        if free:
+            optimizer.add_param_group({"params": free, "weight_decay": 0.0})
+        return optimizer, lr_scheduler
+
+    @property
+    def manifest(self) -> Manifest:
+        """The dataset's manifest, copied to the preprocessed dataset by planning."""
+        folder = Path(self.preprocessed_dataset_folder_base)
+        if not (folder / MANIFEST_NAME).is_file():
+            raise InputError(
+                f"{folder / MANIFEST_NAME} is missing: the trainer reads from it which frames are labelled. "
+                "It is written by 'nnunet_temporal plan_and_preprocess'; run that for this dataset."
+            )
+        return Manifest.read(folder / MANIFEST_NAME)
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Split by study, as nnU-Net's ``splits_final.json`` says.
+
+        Raises:
+            InputError: The fold does not exist, or a study is on both sides of a fold.
+        """
+        if self.fold != "all":
+            manifest, splits_file = self.manifest, Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+            if not splits_file.is_file():
+                self.print_to_log_file("Creating a cross-validation split by study...")
+                write_json(study_splits(manifest), splits_file)
+            splits = load_json(str(splits_file))
+            check_splits(splits, manifest)
+            if not 0 <= self.fold < len(splits):
+                raise InputError(
+                    f"Fold {self.fold} does not exist: {splits_file} defines {len(splits)} folds "
+                    f"(-f 0 to {len(splits) - 1}), because there are that many studies to hold out."
+                )
+        return super().do_split()
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(
+        self,
+    ) -> tuple[tuple[float, float], bool, np.ndarray, tuple[int, ...] | None]:
+        """Read rotation and mirroring from the plans, and size the in-plane crop that is augmented."""
+        radians = np.deg2rad(self.temporal.rotation_degrees)
+        rotation = (-radians, radians)
+        crop_size = get_patch_size(self.configuration_manager.patch_size[1:], rotation, rotation, rotation, _SCALING)
+        self.inference_allowed_mirroring_axes = self.temporal.mirror_axes
+        return rotation, True, crop_size, self.temporal.mirror_axes
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """Start the clip loaders of training and validation."""
+        dataset_tr, dataset_val = self.get_tr_and_val_datasets()
+        _, _, crop_size, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        patch_size = tuple(self.configuration_manager.patch_size[1:])
+        scales = self._get_deep_supervision_scales()
+        labels = {
+            "ignore_label": self.label_manager.ignore_label,
+            "regions": self.label_manager.foreground_regions if self.label_manager.has_regions else None,
+        }
+        masked = [channel for channel, mask in enumerate(self.configuration_manager.use_mask_for_norm) if mask]
+        transforms = clip_training_transforms(
+            patch_size, self.temporal.rotation_degrees, mirror_axes, scales, masked_channels=masked, **labels
+        )
+        training = self._clip_loader(dataset_tr, tuple(crop_size), transforms, stream=0)
+        validation = self._clip_loader(dataset_val, patch_size, clip_validation_transforms(scales, **labels), stream=1)
+        workers = get_allowed_n_proc_DA()
+        return self._start(training, workers), self._start(validation, workers // 2)
+
+    def _clip_loader(
+        self, dataset: nnUNetBaseDataset, crop_size: tuple[int, int], transforms: Any, stream: int
+    ) -> ClipLoader:
+        temporal = self.temporal
+        entropy = [temporal.seed, self.current_epoch, self.local_rank, stream]
+        return ClipLoader(
+            dataset,
+            self.manifest.sequences,
+            ClipSampler(temporal.clip_length, temporal.decoded_frames, temporal.frame_stride),
+            self.batch_size,
+            crop_size,
+            tuple(self.configuration_manager.patch_size[1:]),
+            transforms,
+            ignore_label=self.label_manager.ignore_label,
+            foreground_share=self.oversample_foreground_percent,
+            # A resumed training starts its loaders anew, and must not see the first epoch's batches again.
+            seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
+        )
+
+    def _start(self, loader: ClipLoader, workers: int) -> Any:
+        """Draw batches in background processes, in an order that does not depend on their timing."""
+        if workers == 0:
+            return SingleThreadedAugmenter(loader, None)
+        augmenter = MultiThreadedAugmenter(
+            loader,
+            None,
+            workers,
+            num_cached_per_queue=3,
+            seeds=list(range(workers)),
+            pin_memory=self.device.type == "cuda",
+            wait_time=0.002,
+        )
+        next(augmenter)
+        return augmenter
+
+    def train_step(self, batch: dict) -> dict:
+        """Hand the network whole clips; the step itself is nnU-Net's."""
+        return super().train_step({**batch, "data": _clip_of(batch)})
+
+    def validation_step(self, batch: dict) -> dict:
+        """Hand the network whole clips; the step itself is nnU-Net's."""
+        return super().validation_step({**batch, "data": _clip_of(batch)})
+
+
+def _clip_of(batch: dict) -> Clip:
+    return Clip(batch["data"], batch["valid"], batch["decoded"])
