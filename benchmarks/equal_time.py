@@ -1,18 +1,17 @@
 """Does a temporal trainer beat nnU-Net's 2D trainer on the same plans, labelled frames per step and computing time?
 
 Both arms train on all training cases of a dataset (fold "all") and predict its held-out studies through nnU-Net's own
-predictor, without test-time augmentation. First the CPU time of a step is measured, the arms in turn; each arm then gets
-as many steps as fit into the budget, so that a busy machine changes how long the benchmark takes, not its result.
+predictor, without test-time augmentation. First the time of a step is measured, the arms in turn; each arm then gets as
+many steps as fit into the budget, so that a busy machine changes how long the benchmark takes, not its result.
 
     python benchmarks/equal_time.py --dataset 27 --plans nnUNetTemporalLightPlans --minutes 10 --seeds 3 --output DIR
 
-nnU-Net's three folders must be set and the dataset planned; ``--trainers`` chooses the arms, ``nnUNetTrainer`` being the
-2D baseline. Interrupted, it resumes: every finished run is a JSON file in DIR. Needs held-out studies with labels.
+nnU-Net's three folders must be set and the dataset planned; ``--trainers`` chooses the arms, ``nnUNetTrainer`` being
+the 2D baseline. Interrupted, it resumes: every finished run is a JSON file in DIR. Needs held-out studies with labels.
 """
 
 import argparse
 import json
-import resource
 import time
 from pathlib import Path
 
@@ -34,15 +33,6 @@ from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
 from nnunet_temporal.sequences import Manifest, Study
 
 EPOCHS = 20
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process and its finished children, plus that of running loader processes."""
-    total = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        total += usage.ru_utime + usage.ru_stime
-    return total
 
 
 def build_trainer(name: str, plans_file: Path, steps: int, seed: int, device: torch.device) -> nnUNetTrainer:
@@ -77,11 +67,6 @@ def measure_step(names: list[str], plans_file: Path, device: torch.device, repea
             rounds[name].append((time.perf_counter() - start) / 20)
             trainer.on_train_end()
     return {name: float(np.median(values)) for name, values in rounds.items()}
-
-
-def train(trainer: nnUNetTrainer) -> None:
-    """Run nnU-Net's training loop without its final validation."""
-    trainer.run_training()
 
 
 def predict_study(predictor: nnUNetPredictor, study: Study, images: Path) -> np.ndarray:
@@ -125,7 +110,7 @@ def run_arm(name: str, plans_file: Path, raw: Path, steps: int, seed: int, devic
     """Train one arm and average its scores over the held-out studies."""
     trainer = build_trainer(name, plans_file, steps, seed, device)
     start = time.perf_counter()
-    train(trainer)
+    trainer.run_training()
     seconds = time.perf_counter() - start
     trainer.set_deep_supervision_enabled(False)
     predictor = nnUNetPredictor(use_mirroring=False, device=device, perform_everything_on_device=True, allow_tqdm=False)

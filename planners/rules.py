@@ -79,7 +79,7 @@ def plan_clip(labelled: Collection[Sequence]) -> Choice[ClipPlan]:
 def plan_clips_per_step(labelled_frames_2d: int, decoded_frames: int) -> Choice[int]:
     """Let a step see as many labelled frames as the step of nnU-Net's 2D trainer."""
     clips = max(1, round(labelled_frames_2d / decoded_frames))
-    return Choice(clips, f"{clips} clips per step: {clips * decoded_frames} labelled frames, 2d has {labelled_frames_2d}.")
+    return Choice(clips, f"{clips} clips per step, {clips * decoded_frames} labelled frames; 2d: {labelled_frames_2d}.")
 
 
 def plan_prediction_window(sequences: Collection[Sequence]) -> Choice[int]:

@@ -14,12 +14,19 @@ from nnunet_temporal.planners import rules
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION, TemporalConfig
 from nnunet_temporal.sequences import MANIFEST_NAME
 
+DEFAULT_GPU_MEMORY_GB = 8
+"""nnU-Net's own default."""
+
 
 class TemporalPlanner(ExperimentPlanner):
     """Adds ``2dt`` to nnU-Net's own configurations; ``2d`` and ``3d_fullres`` stay as baselines on the same splits.
 
     Spatial topology, patch size, spacing and memory budget come from nnU-Net's planning of ``2d``. ``2dt`` reuses
     the preprocessed data of ``2d``: both resample in plane only, and time is never resampled.
+
+    Attributes:
+        manifest: The training sequences.
+        explanations: After planning, one line per choice about time.
     """
 
     default_plans_name = "nnUNetTemporalPlans"
@@ -28,7 +35,7 @@ class TemporalPlanner(ExperimentPlanner):
     def __init__(
         self,
         dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = 8,
+        gpu_memory_target_in_gb: float = DEFAULT_GPU_MEMORY_GB,
         preprocessor_name: str = "DefaultPreprocessor",
         plans_name: str | None = None,
         overwrite_target_spacing: list[float] | None = None,
@@ -85,8 +92,6 @@ class TemporalPlanner(ExperimentPlanner):
         geometry = rules.plan_geometry(list(self.dataset_json["channel_names"].values()), plan_2d["patch_size"])
         choices = (clip, clips, window, stages, memory, geometry)
         self.explanations = [choice.reason for choice in choices]
-        for explanation in self.explanations:
-            print(explanation)
         temporal = TemporalConfig(
             clip_length=clip.value.clip_length,
             decoded_frames=clip.value.decoded_frames,

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
@@ -28,6 +29,8 @@ from nnunet_temporal.training.clip_loader import ClipLoader
 from nnunet_temporal.training.clip_sampling import ClipSampler
 from nnunet_temporal.training.clip_transforms import clip_training_transforms, clip_validation_transforms
 from nnunet_temporal.training.labels import with_ignore_label
+
+Augmenter: TypeAlias = SingleThreadedAugmenter | MultiThreadedAugmenter
 
 _SCALING = (0.85, 1.25)
 """nnU-Net's assumption about zoom when it sizes the crop that is augmented."""
@@ -49,6 +52,11 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
     epochs: int | None = None
     iterations_per_epoch: int | None = None
     validation_iterations_per_epoch: int | None = None
+
+    num_epochs: int
+    num_iterations_per_epoch: int
+    num_val_iterations_per_epoch: int
+    save_every: int
 
     def __init__(
         self,
@@ -155,7 +163,7 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
         self.inference_allowed_mirroring_axes = self.temporal.mirror_axes
         return rotation, True, crop_size, self.temporal.mirror_axes
 
-    def get_dataloaders(self) -> tuple[Any, Any]:
+    def get_dataloaders(self) -> tuple[Augmenter, Augmenter]:
         """Start the clip loaders of training and validation."""
         dataset_tr, dataset_val = self.get_tr_and_val_datasets()
         _, _, crop_size, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -175,7 +183,7 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
         return self._start(training, workers), self._start(validation, workers // 2)
 
     def _clip_loader(
-        self, dataset: nnUNetBaseDataset, crop_size: tuple[int, int], transforms: Any, stream: int
+        self, dataset: nnUNetBaseDataset, crop_size: tuple[int, int], transforms: BasicTransform, stream: int
     ) -> ClipLoader:
         temporal = self.temporal
         entropy = [temporal.seed, self.current_epoch, self.local_rank, stream]
@@ -193,7 +201,7 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
             seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
         )
 
-    def _start(self, loader: ClipLoader, workers: int) -> Any:
+    def _start(self, loader: ClipLoader, workers: int) -> Augmenter:
         """Draw batches in background processes, in an order that does not depend on their timing."""
         if workers == 0:
             return SingleThreadedAugmenter(loader, None)

@@ -8,9 +8,7 @@ METHODS: tuple[type[nnUNetTrainerTemporal], ...] = (nnUNetTrainerGDKVM,)
 _EPOCHS = (1, 5, 10, 20, 50, 100, 250)
 
 
-def make_variant(
-    base: type[nnUNetTrainerTemporal], suffix: str, **attributes: int
-) -> type[nnUNetTrainerTemporal]:
+def make_variant(base: type[nnUNetTrainerTemporal], suffix: str, **attributes: int) -> type[nnUNetTrainerTemporal]:
     """Derive a trainer that differs from ``base`` in class attributes only.
 
     It belongs to this module, under the name nnU-Net will look for, so that it can be pickled.
@@ -20,9 +18,7 @@ def make_variant(
 
 
 def _variants_of(base: type[nnUNetTrainerTemporal]) -> list[type[nnUNetTrainerTemporal]]:
-    smoke = make_variant(
-        base, "10iterations", epochs=1, iterations_per_epoch=10, validation_iterations_per_epoch=2
-    )
+    smoke = make_variant(base, "10iterations", epochs=1, iterations_per_epoch=10, validation_iterations_per_epoch=2)
     demo = make_variant(base, "demo", epochs=10, iterations_per_epoch=25, validation_iterations_per_epoch=2)
     lengths = [make_variant(base, f"{n}epoch{'s' * (n > 1)}", epochs=n) for n in _EPOCHS]
     return [base, smoke, demo, *lengths]

@@ -7,7 +7,6 @@ from pathlib import Path
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     extract_fingerprint_dataset,
-    plan_experiment_dataset,
     preprocess_dataset,
 )
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
@@ -17,7 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.datasets.integrity import check_raw_dataset
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.planners.temporal_planner import PLANNERS
+from nnunet_temporal.planners.temporal_planner import DEFAULT_GPU_MEMORY_GB, PLANNERS
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
 from nnunet_temporal.sequences import Manifest, check_splits, study_splits
 
@@ -29,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-d", nargs="+", type=int, required=True, help="dataset ids")
     add("-pl", choices=sorted(PLANNERS), default="TemporalPlanner", help="planner (default: %(default)s)")
-    add("-c", nargs="+", default=[TEMPORAL_CONFIGURATION], help="configurations to preprocess (default: 2dt; 2d shares)")
+    add(
+        "-c", nargs="+", default=[TEMPORAL_CONFIGURATION], help="configurations to preprocess (default: 2dt; 2d shares)"
+    )
     add("-npfp", type=int, default=8, help="processes for the fingerprint (default: %(default)s)")
     add("-np", nargs="+", type=int, default=[8], help="processes for preprocessing, one or one per configuration")
     add("-gpu_memory_target", type=float, help="memory budget in GB (default: nnU-Net's 8)")
@@ -71,14 +72,7 @@ def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
         arguments.verbose,
         show_progress_bar=not arguments.no_pbar,
     )
-    _, plans_name = plan_experiment_dataset(
-        dataset,
-        PLANNERS[arguments.pl],
-        arguments.gpu_memory_target,
-        arguments.preprocessor_name,
-        arguments.overwrite_target_spacing,
-        arguments.overwrite_plans_name,
-    )
+    plans_name = _plan(dataset, arguments)
     folds = _prepare_splits(Path(str(nnUNet_preprocessed)) / name)
     if not arguments.no_pp:
         configurations = _distinct_data(Path(str(nnUNet_preprocessed)) / name / f"{plans_name}.json", arguments.c)
@@ -87,6 +81,21 @@ def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
             dataset, plans_name, configurations, processes, arguments.verbose, show_progress_bar=not arguments.no_pbar
         )
     _print_next_steps(dataset, plans_name, folds)
+
+
+def _plan(dataset: int, arguments: argparse.Namespace) -> str:
+    """Plan, print why each choice about time was made, and return the name of the plans."""
+    # nnU-Net's plan_experiment_dataset would do, but it drops the planner with its explanations.
+    planner = PLANNERS[arguments.pl](
+        dataset,
+        arguments.gpu_memory_target or DEFAULT_GPU_MEMORY_GB,
+        arguments.preprocessor_name,
+        arguments.overwrite_plans_name,
+        arguments.overwrite_target_spacing,
+    )
+    planner.plan_experiment()
+    print("\nChoices about time:", *planner.explanations, sep="\n  ", end="\n\n")
+    return planner.plans_identifier
 
 
 def _prepare_splits(preprocessed_folder: Path) -> int:

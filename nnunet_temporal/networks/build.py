@@ -72,5 +72,5 @@ def build_temporal_network(
         memory_stages: Encoder stages that get a module.
         build_module: Makes the module for features of the given number of channels.
     """
-    channels = frame_network.encoder.output_channels
+    channels: list[int] = frame_network.get_submodule("encoder").output_channels  # type: ignore[assignment]  # set by nnU-Net's encoders
     return TemporalUNet(frame_network, {stage: build_module(channels[stage]) for stage in memory_stages})

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nnunet_temporal.networks import memory_ops
-from nnunet_temporal.networks.temporal_module import TemporalModule
+from nnunet_temporal.networks.temporal_module import TemporalModule, zero_initialise
 
 
 class KeyPixelFusion(nn.Module):
@@ -99,8 +99,7 @@ class GatedDeltaMemory(TemporalModule):
         self.gates = FrameGates(channels, heads)
         self.norm = nn.GroupNorm(heads, heads * value_size)
         self.projection = nn.Conv2d(heads * value_size, channels, 1)
-        nn.init.zeros_(self.projection.weight)
-        nn.init.zeros_(self.projection.bias)
+        zero_initialise(self.projection)
 
     def forward(
         self, features: Tensor, state: Tensor | None = None, valid: Tensor | None = None
@@ -117,7 +116,7 @@ class GatedDeltaMemory(TemporalModule):
         with torch.autocast(features.device.type, enabled=False):
             # Unit-norm keys: their moment matrix has trace D_k and spreads over all directions, where the softmax
             # keys of the paper leave one large eigenvalue and hardly write along the others.
-            keys = functional.normalize(keys.float(), dim=-2, eps=1e-6)
+            keys = memory_ops.unit_norm(keys.float())
             decay, write = decay.float(), write.float()
             if valid is not None:
                 decay, write = memory_ops.hold_invalid_frames(decay, write, valid)

@@ -26,3 +26,9 @@ class TemporalModule(nn.Module, ABC):
         Returns:
             Features (B, T, C, Y, X) and the state after the last frame.
         """
+
+
+def zero_initialise(projection: nn.Module) -> None:
+    """Set all parameters of a module's last layer to zero, so that its residual branch starts as nothing."""
+    for parameter in projection.parameters():
+        nn.init.zeros_(parameter)

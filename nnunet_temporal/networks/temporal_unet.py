@@ -41,7 +41,9 @@ class TemporalUNet(nn.Module):
     Frames that are zero everywhere are padding: they never touch the state.
     """
 
-    def __init__(self, unet: nn.Module, temporal: Mapping[int, TemporalModule], *, context_gradient: bool = False):
+    def __init__(
+        self, unet: nn.Module, temporal: Mapping[int, TemporalModule], *, context_gradient: bool = False
+    ) -> None:
         """Wire the parts together.
 
         Args:
@@ -50,8 +52,8 @@ class TemporalUNet(nn.Module):
             context_gradient: Whether the encoder learns from context frames too. Off, they cost a forward pass.
         """
         super().__init__()
-        self.encoder = unet.encoder
-        self.decoder = unet.decoder
+        self.encoder: nn.Module = unet.get_submodule("encoder")
+        self.decoder: nn.Module = unet.get_submodule("decoder")
         self.temporal = nn.ModuleDict({str(stage): temporal[stage] for stage in sorted(temporal)})
         self.context_gradient = context_gradient
 
@@ -80,11 +82,8 @@ class TemporalUNet(nn.Module):
         Returns:
             Logits as ``forward``, and the state to carry on with.
         """
-        stacked = frames.transpose(1, 2)
-        shape = stacked.shape[:2]
-        skips = [skip.unflatten(0, shape) for skip in self.encoder(stacked.flatten(0, 1))]
-        skips, state = self._remember(skips, state, valid)
-        return self._decode([skip.flatten(0, 1) for skip in skips], shape), state
+        skips, state = self._remember(self._encode(frames.transpose(1, 2)), state, valid)
+        return self._decode(skips), state
 
     def _segment_clip(self, clip: Clip) -> Tensor | list[Tensor]:
         frames, valid, decoded = clip.frames.transpose(1, 2), clip.valid, clip.decoded
@@ -102,7 +101,7 @@ class TemporalUNet(nn.Module):
                 skips[int(stage)] = _take(refined, decoded)
         else:
             skips, _ = self._remember(skips, None, valid)
-        return self._decode([skip.flatten(0, 1) for skip in skips], decoded.shape)
+        return self._decode(skips)
 
     @torch.compiler.disable
     def _segment_sequence(self, frames: Tensor) -> Tensor | list[Tensor]:
@@ -122,18 +121,17 @@ class TemporalUNet(nn.Module):
         """Encode (B, T, C, Y, X) frames into one (B, T, C, Y, X) feature map per stage."""
         return [skip.unflatten(0, frames.shape[:2]) for skip in self.encoder(frames.flatten(0, 1))]
 
-    def _remember(
-        self, skips: list[Tensor], state: State | None, valid: Tensor | None
-    ) -> tuple[list[Tensor], State]:
+    def _remember(self, skips: list[Tensor], state: State | None, valid: Tensor | None) -> tuple[list[Tensor], State]:
         skips, after = list(skips), {}
         for stage, module in self.temporal.items():
             before = None if state is None else state[stage]
             skips[int(stage)], after[stage] = module(skips[int(stage)], before, valid)
         return skips, after
 
-    def _decode(self, skips: list[Tensor], shape: torch.Size) -> Tensor | list[Tensor]:
-        """Decode (B*T, ...) skips into (B, K, T, Y, X) logits."""
-        logits = self.decoder(skips)
+    def _decode(self, skips: list[Tensor]) -> Tensor | list[Tensor]:
+        """Decode (B, T, C, Y, X) feature maps into (B, K, T, Y, X) logits."""
+        shape = skips[0].shape[:2]
+        logits = self.decoder([skip.flatten(0, 1) for skip in skips])
         if isinstance(logits, Tensor):
             return logits.unflatten(0, shape).transpose(1, 2)
         return [scale.unflatten(0, shape).transpose(1, 2) for scale in logits]

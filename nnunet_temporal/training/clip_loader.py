@@ -84,15 +84,11 @@ class ClipLoader(DataLoader):
         rng = self._seed_next_batch()
         keys = rng.choice(self.indices, self.batch_size).tolist()
         foreground_from = round(self.batch_size * (1 - self.foreground_share))
+        # One thread for everything torch does here: in a forked worker whose parent has used OpenMP before, a second
+        # thread would never start and the worker would wait for it forever.
         with torch.no_grad(), threadpool_limits(limits=1, user_api=None):
             clips = [self._draw_clip(key, number >= foreground_from, rng) for number, key in enumerate(keys)]
-        targets = [clip.pop("target") for clip in clips]
-        batch: dict[str, Any] = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
-        if isinstance(targets[0], list):
-            batch["target"] = [torch.stack(scale) for scale in zip(*targets, strict=True)]
-        else:
-            batch["target"] = torch.stack(targets)
-        return {**batch, "keys": keys}
+            return {**_collate(clips), "keys": keys}
 
     def _seed_next_batch(self) -> np.random.Generator:
         sequence = np.random.SeedSequence([self.seed, self.thread_id, self._drawn])
@@ -152,6 +148,17 @@ class ClipLoader(DataLoader):
         return box
 
 
+def _collate(clips: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack the tensors of the clips; a target list (deep supervision) scale by scale."""
+    targets = [clip.pop("target") for clip in clips]
+    batch: dict[str, Any] = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
+    if isinstance(targets[0], list):
+        batch["target"] = [torch.stack(scale) for scale in zip(*targets, strict=True)]
+    else:
+        batch["target"] = torch.stack(targets)
+    return batch
+
+
 def _first_kept_frame(properties: Mapping[str, Any]) -> int:
     """Return how many frames nnU-Net's crop to nonzero removed at the start of the sequence."""
     return int(properties["bbox_used_for_cropping"][0][0])
@@ -164,7 +171,7 @@ def _foreground_pixel(
     candidates = []
     for label, locations in class_locations.items():
         # The tuple of all labels stands for "annotated at all", background included.
-        if isinstance(label, tuple) and -1 in label or len(locations) == 0:
+        if (isinstance(label, tuple) and -1 in label) or len(locations) == 0:
             continue
         pixels = np.asarray(locations)[:, 1:]
         pixels = pixels[np.isin(pixels[:, 0], labelled)]

@@ -15,6 +15,8 @@ def with_ignore_label(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
     """
     labels = dict(dataset_json["labels"])
     if "ignore" not in labels:
-        values = [value for entry in labels.values() for value in (entry if isinstance(entry, list | tuple) else [entry])]
+        values = [
+            value for entry in labels.values() for value in (entry if isinstance(entry, list | tuple) else [entry])
+        ]
         labels["ignore"] = max(values) + 1
     return {**dataset_json, "labels": labels}
