@@ -1,7 +1,10 @@
 """What every test gets: few threads, no trace of the developer's own nnU-Net folders, and folders on request."""
 
+import multiprocessing
+import multiprocessing.dummy
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -26,11 +29,48 @@ class NnunetFolders:
     results: Path
 
 
-@pytest.fixture
-def nnunet_folders(tmp_path, monkeypatch) -> NnunetFolders:
-    """Make nnU-Net's three folders, empty, and set the variables that name them."""
-    folders = NnunetFolders(tmp_path / "nnUNet_raw", tmp_path / "nnUNet_preprocessed", tmp_path / "nnUNet_results")
+def set_nnunet_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> NnunetFolders:
+    """Make nnU-Net's three folders in ``root``, empty, and set the variables that name them."""
+    folders = NnunetFolders(root / "nnUNet_raw", root / "nnUNet_preprocessed", root / "nnUNet_results")
     for folder in (folders.raw, folders.preprocessed, folders.results):
         folder.mkdir()
         monkeypatch.setenv(folder.name, str(folder))
     return folders
+
+
+@pytest.fixture
+def nnunet_folders(tmp_path, monkeypatch) -> NnunetFolders:
+    """Make nnU-Net's three folders, empty, and set the variables that name them."""
+    return set_nnunet_folders(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def planned_phantom(tmp_path_factory):
+    """Write, plan (light) and preprocess the phantom dataset, once; tests must not change it."""
+    # Not at the top: it imports torch and nnunetv2, which the tests of the command line do without.
+    from phantom_dataset import Phantom, plan_phantom, write_phantom
+
+    root = tmp_path_factory.mktemp("phantom")
+    with pytest.MonkeyPatch.context() as patch:
+        set_nnunet_folders(root, patch)
+        patch.setenv("nnUNet_n_proc_DA", "1")
+        # Threads for nnU-Net's pools: spawned processes would import torch for seconds each.
+        patch.setattr(multiprocessing, "get_context", lambda method: multiprocessing.dummy)
+        raw = write_phantom(root / "nnUNet_raw")
+        code, printed = plan_phantom("-pl", "LightTemporalPlanner", "-c", "2d", "2dt")
+        assert code == 0, printed
+    return Phantom(raw, root / "nnUNet_preprocessed" / raw.name, root / "nnUNet_results" / raw.name, printed)
+
+
+@pytest.fixture
+def phantom(planned_phantom, tmp_path, monkeypatch):
+    """Copy the phantom for one test that may change it, and set the variables that name nnU-Net's folders."""
+    folders, name = set_nnunet_folders(tmp_path, monkeypatch), planned_phantom.raw.name
+    shutil.copytree(planned_phantom.raw, folders.raw / name)
+    shutil.copytree(planned_phantom.preprocessed, folders.preprocessed / name)
+    return replace(
+        planned_phantom,
+        raw=folders.raw / name,
+        preprocessed=folders.preprocessed / name,
+        results=folders.results / name,
+    )

@@ -44,11 +44,13 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
     is seeded from the plans.
 
     Attributes:
+        watch_first: Whether the network sees a whole sequence before it segments it; see ``TemporalUNet``.
         epochs: Number of epochs of a shorter or longer variant; None keeps nnU-Net's.
         iterations_per_epoch: Training iterations per epoch of a variant; None keeps nnU-Net's.
         validation_iterations_per_epoch: Validation iterations per epoch of a variant; None keeps nnU-Net's.
     """
 
+    watch_first: bool = False
     epochs: int | None = None
     iterations_per_epoch: int | None = None
     validation_iterations_per_epoch: int | None = None
@@ -103,7 +105,10 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
             architecture, num_input_channels, num_output_channels, enable_deep_supervision
         )
         return build_temporal_network(
-            frame_network, temporal.memory_stages, lambda channels: cls.build_temporal_module(channels, temporal)
+            frame_network,
+            temporal.memory_stages,
+            lambda channels: cls.build_temporal_module(channels, temporal),
+            watch_first=cls.watch_first,
         )
 
     def initialize(self) -> None:

@@ -63,7 +63,11 @@ def build_frame_network(
 
 
 def build_temporal_network(
-    frame_network: nn.Module, memory_stages: tuple[int, ...], build_module: Callable[[int], TemporalModule]
+    frame_network: nn.Module,
+    memory_stages: tuple[int, ...],
+    build_module: Callable[[int], TemporalModule],
+    *,
+    watch_first: bool = False,
 ) -> TemporalUNet:
     """Put a temporal module on each planned encoder stage.
 
@@ -71,6 +75,8 @@ def build_temporal_network(
         frame_network: What ``build_frame_network`` returned.
         memory_stages: Encoder stages that get a module.
         build_module: Makes the module for features of the given number of channels.
+        watch_first: See ``TemporalUNet``.
     """
     channels: list[int] = frame_network.get_submodule("encoder").output_channels  # type: ignore[assignment]  # set by nnU-Net's encoders
-    return TemporalUNet(frame_network, {stage: build_module(channels[stage]) for stage in memory_stages})
+    modules = {stage: build_module(channels[stage]) for stage in memory_stages}
+    return TemporalUNet(frame_network, modules, watch_first=watch_first)

@@ -42,19 +42,27 @@ class TemporalUNet(nn.Module):
     """
 
     def __init__(
-        self, unet: nn.Module, temporal: Mapping[int, TemporalModule], *, context_gradient: bool = False
+        self,
+        unet: nn.Module,
+        temporal: Mapping[int, TemporalModule],
+        *,
+        watch_first: bool = False,
+        context_gradient: bool = False,
     ) -> None:
         """Wire the parts together.
 
         Args:
             unet: A 2D ``PlainConvUNet`` or ``ResidualEncoderUNet``; its encoder and decoder are taken over.
             temporal: One module per encoder stage whose features it refines (0 = full resolution).
+            watch_first: Whether clips and whole sequences are watched once before they are segmented, so that their
+                first frame already has a memory of the others. ``forward_chunk`` stays causal either way.
             context_gradient: Whether the encoder learns from context frames too. Off, they cost a forward pass.
         """
         super().__init__()
         self.encoder: nn.Module = unet.get_submodule("encoder")
         self.decoder: nn.Module = unet.get_submodule("decoder")
         self.temporal = nn.ModuleDict({str(stage): temporal[stage] for stage in sorted(temporal)})
+        self.watch_first = watch_first
         self.context_gradient = context_gradient
 
     def forward(self, x: Clip | Tensor) -> Tensor | list[Tensor]:
@@ -91,16 +99,16 @@ class TemporalUNet(nn.Module):
         frames = _take(frames, order)
         number = decoded.shape[1]
         skips = self._encode(frames[:, :number])
-        if number < frames.shape[1]:
-            with torch.set_grad_enabled(self.context_gradient and torch.is_grad_enabled()):
-                context = self._encode(frames[:, number:])
-            back = torch.argsort(order, 1)
-            for stage in self.temporal:
-                joint = _take(torch.cat((skips[int(stage)], context[int(stage)]), 1), back)
-                refined, _ = self.temporal[stage](joint, None, valid)
-                skips[int(stage)] = _take(refined, decoded)
-        else:
-            skips, _ = self._remember(skips, None, valid)
+        with torch.set_grad_enabled(self.context_gradient and torch.is_grad_enabled()):
+            context = self._encode(frames[:, number:]) if number < frames.shape[1] else None
+        back = torch.argsort(order, 1)
+        for stage, module in self.temporal.items():
+            features = skips[int(stage)]
+            if context is not None:
+                features = torch.cat((features, context[int(stage)]), 1)
+            features = _take(features, back)
+            refined, _ = module(features, self._watch(module, features, valid), valid)
+            skips[int(stage)] = _take(refined, decoded)
         return self._decode(skips)
 
     @torch.compiler.disable
@@ -109,13 +117,23 @@ class TemporalUNet(nn.Module):
         valid = frames.flatten(3).any(3).any(1)
         inside = valid.any(0).nonzero()
         first, last = (0, 1) if len(inside) == 0 else (int(inside[0]), int(inside[-1]) + 1)
+        steps = [slice(start, min(start + FRAMES_PER_CHUNK, last)) for start in range(first, last, FRAMES_PER_CHUNK)]
         state, chunks = None, []
-        for start in range(first, last, FRAMES_PER_CHUNK):
-            chunk = slice(start, min(start + FRAMES_PER_CHUNK, last))
+        if self.watch_first:
+            for chunk in steps:
+                _, state = self._remember(self._encode(frames[:, :, chunk].transpose(1, 2)), state, valid[:, chunk])
+        for chunk in steps:
             logits, state = self.forward_chunk(frames[:, :, chunk], state, valid[:, chunk])
             chunks.append(logits if isinstance(logits, list) else [logits])
         scales = [_pad_time(torch.cat(parts, 2), first, frames.shape[2] - last) for parts in zip(*chunks, strict=True)]
         return scales if self.decoder.deep_supervision else scales[0]
+
+    def _watch(self, module: nn.Module, features: Tensor, valid: Tensor) -> Tensor | None:
+        """Return the state a clip starts with. No gradient: the second pass writes the same frames again, with one."""
+        if not self.watch_first:
+            return None
+        with torch.no_grad():
+            return module(features, None, valid)[1]
 
     def _encode(self, frames: Tensor) -> list[Tensor]:
         """Encode (B, T, C, Y, X) frames into one (B, T, C, Y, X) feature map per stage."""

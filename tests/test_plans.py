@@ -1,0 +1,72 @@
+"""Our keys in the plans: they survive JSON, and anything unexpected is named."""
+
+import copy
+import json
+
+import pytest
+
+from nnunet_temporal.errors import InputError
+from nnunet_temporal.plans import TemporalConfig
+
+VALID = {
+    "clip_length": 6,
+    "decoded_frames": 2,
+    "frame_stride": 2,
+    "memory_stages": (3, 4),
+    "heads": 4,
+    "key_size": 16,
+    "value_size": 32,
+    "mirror_axes": (1, 2),
+    "rotation_degrees": 15.0,
+    "seed": 12345,
+}
+
+
+def configuration(**changes):
+    return TemporalConfig(**VALID).to_configuration({"batch_size": 4}) | changes
+
+
+@pytest.mark.parametrize("mirror_axes", [(1, 2), (2,), None])
+def test_a_config_survives_the_plans_file(mirror_axes):
+    config = TemporalConfig(**{**VALID, "mirror_axes": mirror_axes})
+    stored = json.loads(json.dumps(config.to_configuration({"batch_size": 4})))
+    assert stored["batch_size"] == 4
+    assert TemporalConfig.from_configuration(stored) == config
+
+
+def test_reading_and_writing_change_no_argument():
+    plain, stored = {"batch_size": 4}, configuration()
+    before = copy.deepcopy(stored)
+    TemporalConfig.from_configuration(stored)
+    TemporalConfig(**VALID).to_configuration(plain)
+    assert plain == {"batch_size": 4} and stored == before
+
+
+@pytest.mark.parametrize("name", ["clip_length", "decoded_frames", "frame_stride", "heads", "key_size", "value_size"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, "2", None])
+def test_counts_must_be_positive_integers(name, value):
+    with pytest.raises(InputError, match=rf"temporal\.{name} must be a positive integer, got {value!r}"):
+        TemporalConfig(**{**VALID, name: value})
+
+
+def test_a_clip_cannot_decode_more_frames_than_it_has():
+    with pytest.raises(InputError, match="decoded_frames must not exceed clip_length, got 7 > 6"):
+        TemporalConfig(**{**VALID, "decoded_frames": 7})
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (0, 1, 2), (3,)])
+def test_mirroring_time_or_an_unknown_axis_or_an_empty_choice_is_refused(axes):
+    with pytest.raises(InputError, match="mirror_axes must be null or hold axes 1"):
+        TemporalConfig(**{**VALID, "mirror_axes": axes})
+
+
+def test_a_configuration_without_time_says_how_to_get_one():
+    with pytest.raises(InputError, match="nnunet_temporal plan_and_preprocess"):
+        TemporalConfig.from_configuration({"batch_size": 4})
+
+
+def test_missing_and_unknown_keys_are_named():
+    entries = configuration()["temporal"]
+    del entries["seed"]
+    with pytest.raises(InputError, match=r"lacks \['seed'\] and has unknown keys \['colour'\]"):
+        TemporalConfig.from_configuration({"temporal": {**entries, "colour": 1}})
