@@ -42,14 +42,21 @@ class TemporalConfig:
         positive = ("clip_length", "decoded_frames", "frame_stride", "heads", "key_size", "value_size")
         for name in positive:
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise InputError(f"plans: {_KEY}.{name} must be a positive integer, got {value!r}")
         if self.decoded_frames > self.clip_length:
             raise InputError(
                 f"plans: {_KEY}.decoded_frames must not exceed clip_length, "
                 f"got {self.decoded_frames} > {self.clip_length}"
             )
-        if self.mirror_axes is not None and (not self.mirror_axes or not set(self.mirror_axes) <= {1, 2}):
+        if type(self.seed) is not int or self.seed < 0:
+            raise InputError(f"plans: {_KEY}.seed must be a whole number of at least 0, got {self.seed!r}")
+        if not isinstance(self.rotation_degrees, int | float) or not 0 <= self.rotation_degrees <= 180:
+            raise InputError(f"plans: {_KEY}.rotation_degrees must lie in 0..180, got {self.rotation_degrees!r}")
+        stages = self.memory_stages
+        if any(type(stage) is not int or stage < 0 for stage in stages) or list(stages) != sorted(set(stages)):
+            raise InputError(f"plans: {_KEY}.memory_stages must be ascending encoder stages from 0, got {stages}")
+        if self.mirror_axes is not None and self.mirror_axes not in ((1,), (2,), (1, 2)):
             raise InputError(
                 f"plans: {_KEY}.mirror_axes must be null or hold axes 1 (Y) and 2 (X) only, got {self.mirror_axes}. "
                 "Axis 0 is time, which must not run backwards."

@@ -76,7 +76,12 @@ def build_temporal_network(
         memory_stages: Encoder stages that get a module.
         build_module: Makes the module for features of the given number of channels.
         watch_first: See ``TemporalUNet``.
+
+    Raises:
+        ValueError: A memory stage does not exist.
     """
     channels: list[int] = frame_network.get_submodule("encoder").output_channels  # type: ignore[assignment]  # set by nnU-Net's encoders
+    if memory_stages and max(memory_stages) >= len(channels):
+        raise ValueError(f"memory_stages {memory_stages} go beyond the encoder, which has {len(channels)} stages")
     modules = {stage: build_module(channels[stage]) for stage in memory_stages}
     return TemporalUNet(frame_network, modules, watch_first=watch_first)

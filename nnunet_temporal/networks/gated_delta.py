@@ -112,12 +112,11 @@ class GatedDeltaMemory(TemporalModule):
         flat = features.flatten(0, 1)
         keys = self.key(flat).view(batch, frames, self.heads, self.key_size, height * width)
         values = self.value(flat).view(batch, frames, self.heads, self.value_size, height * width)
-        decay, write = self.gates(features.mean((-2, -1)))
         with torch.autocast(features.device.type, enabled=False):
+            decay, write = self.gates(features.float().mean((-2, -1)))
             # Unit-norm keys: their moment matrix has trace D_k and spreads over all directions, where the softmax
             # keys of the paper leave one large eigenvalue and hardly write along the others.
             keys = memory_ops.unit_norm(keys.float())
-            decay, write = decay.float(), write.float()
             if valid is not None:
                 decay, write = memory_ops.hold_invalid_frames(decay, write, valid)
             if state is None:

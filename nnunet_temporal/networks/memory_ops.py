@@ -56,8 +56,13 @@ def implicit_transition(keys: Tensor, values: Tensor, decay: Tensor, write: Tens
     """
     key_moment, value_moment = frame_statistics(keys, values)
     weight = (write / (1 - write))[..., None, None]
-    identity = torch.eye(keys.shape[-2], dtype=keys.dtype, device=keys.device)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(identity + weight * key_moment))
+    key_size = keys.shape[-2]
+    identity = torch.eye(key_size, dtype=keys.dtype, device=keys.device)
+    # Rounding of the moment, times a weight of up to 99, could push the transition's norm above a; this outweighs it.
+    rounding = 8 * torch.finfo(keys.dtype).eps * key_size
+    regular = identity + weight * (key_moment + rounding * identity)
+    # The variant without error check: a batch that is not finite must reach the gradient scaler, which skips it.
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(regular)[0])
     return decay[..., None, None] * inverse, weight * (value_moment @ inverse)
 
 

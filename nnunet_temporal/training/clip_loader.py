@@ -1,6 +1,7 @@
 """Loads batches of clips from nnU-Net's preprocessed cases."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from batchgenerators.dataloading.data_loader import DataLoader
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from nnunet_temporal.errors import InputError
@@ -84,9 +84,7 @@ class ClipLoader(DataLoader):
         rng = self._seed_next_batch()
         keys = rng.choice(self.indices, self.batch_size).tolist()
         foreground_from = round(self.batch_size * (1 - self.foreground_share))
-        # One thread for everything torch does here: in a forked worker whose parent has used OpenMP before, a second
-        # thread would never start and the worker would wait for it forever.
-        with torch.no_grad(), threadpool_limits(limits=1, user_api=None):
+        with torch.no_grad(), _one_thread():
             clips = [self._draw_clip(key, number >= foreground_from, rng) for number, key in enumerate(keys)]
             return {**_collate(clips), "keys": keys}
 
@@ -146,6 +144,21 @@ class ClipLoader(DataLoader):
                 start = int(np.clip(centre[axis] - crop // 2, lowest, highest))
             box.append([start, start + crop])
         return box
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread.
+
+    In a forked worker whose parent has computed in parallel before, a second thread never starts, and torch waits for
+    it forever. Limits set from outside torch do not reach all of its thread pools.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _collate(clips: list[dict[str, Any]]) -> dict[str, Any]:
