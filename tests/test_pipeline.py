@@ -80,7 +80,9 @@ def workspace(tmp_path_factory) -> Workspace:
     model = ("-tr", TRAINER, "-p", PLANS, "-device", "cpu")
     work.run("nnUNetv2_train", DATASET, "2dt", 0, *model, "--npz")
     work.run("nnUNetv2_train", DATASET, "2dt", 1, *model)
-    work.run("nnunet_temporal", "split", "-i", work.data / f"{HELD_OUT}_cine.nii.gz", "-o", work.sequences)
+    # Under the study's own name, so that its sequences are called as in labelsTs.
+    new_study = shutil.copy(work.data / f"{HELD_OUT}_cine.nii.gz", work.root / f"{HELD_OUT}.nii.gz")
+    work.run("nnunet_temporal", "split", "-i", new_study, "-o", work.sequences)
     work.predict(work.sequences, work.masks, "-f", 0, 1, "--disable_tta")
     work.run("nnunet_temporal", "merge", "-i", work.masks, "-o", work.merged)
     return work

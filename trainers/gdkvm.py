@@ -8,8 +8,13 @@ from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
 class nnUNetTrainerGDKVM(nnUNetTrainerTemporal):
     """Gated delta memory on the planned encoder stages, with the implicit, contractive update.
 
-    Source: GDKVM (Wang et al., ICCV 2025). Backbone, losses and schedule are nnU-Net's.
+    The network watches a sequence before it segments it: most cines start at end diastole, which a causal memory would
+    have to segment with nothing to remember. ``TemporalUNet.forward_chunk`` stays causal, for live video.
+
+    Source: GDKVM (Wang et al., ICCV 2025), which is causal. Backbone, losses and schedule are nnU-Net's.
     """
+
+    watch_first = True
 
     @staticmethod
     def build_temporal_module(channels: int, temporal: TemporalConfig) -> GatedDeltaMemory:

@@ -5,6 +5,9 @@ import os
 import re
 
 import pytest
+from batchgenerators.utilities.file_and_folder_operations import join, load_json
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.paths import nnUNet_preprocessed
 from phantom_dataset import PLANS, plan_phantom
 
 from nnunet_temporal.cli import main
@@ -18,6 +21,16 @@ LIGHT = ("-pl", "LightTemporalPlanner")
 def one_planning_thread(monkeypatch):
     """nnU-Net's planning takes this for a number of threads, which must not be 0."""
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+
+
+@pytest.fixture(autouse=True)
+def planning_without_networks(monkeypatch):
+    """Let nnU-Net's part of planning, which builds network after network, return what it found for the phantom."""
+
+    def plan_experiment(planner):
+        planner.save_plans(load_json(join(nnUNet_preprocessed, planner.dataset_name, f"{PLANS}.json")))
+
+    monkeypatch.setattr(ExperimentPlanner, "plan_experiment", plan_experiment)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def one_planning_thread(monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
 
 
-def plan(planner_class=TemporalPlanner, *, whole_dataset_per_step=False, **arguments):
+def plan(planner_class=LightTemporalPlanner, *, whole_dataset_per_step=False, **arguments):
     """Plan the phantom; return the planner, whose ``plans`` are the result."""
     with contextlib.redirect_stdout(io.StringIO()):
         planner = planner_class(777, **arguments)
@@ -49,9 +49,9 @@ def set_fingerprint(phantom, **entries):
 
 
 def test_planning_twice_gives_the_same_plans(phantom):
-    first = plan(LightTemporalPlanner)
+    first = plan()
     written = phantom.plans()
-    plan(LightTemporalPlanner)
+    plan()
     assert phantom.plans() == written
     assert written["configurations"]["2dt"] == json.loads(json.dumps(first.plans["configurations"]["2dt"]))
 
@@ -106,7 +106,7 @@ def test_a_step_decodes_the_labelled_frames_of_a_2d_step(phantom, planner):
 
 
 def test_the_light_preset_bounds_the_labelled_frames_of_both_trainers(phantom):
-    configurations = plan(LightTemporalPlanner, whole_dataset_per_step=True).plans["configurations"]
+    configurations = plan(whole_dataset_per_step=True).plans["configurations"]
     assert configurations["2d"]["batch_size"] == 12
     assert configurations["2dt"]["batch_size"] == 6
 
@@ -114,7 +114,8 @@ def test_the_light_preset_bounds_the_labelled_frames_of_both_trainers(phantom):
 def test_less_memory_never_gives_a_larger_step(phantom):
     set_fingerprint(phantom, shapes_after_crop=[20, 256, 256])
     large, small = (
-        plan(whole_dataset_per_step=True, gpu_memory_target_in_gb=memory).plans["configurations"] for memory in (8, 2)
+        plan(TemporalPlanner, whole_dataset_per_step=True, gpu_memory_target_in_gb=memory).plans["configurations"]
+        for memory in (8, 2)
     )
     for configuration in ("2d", "2dt"):
         sizes = [p[configuration]["batch_size"] * np.prod(p[configuration]["patch_size"]) for p in (small, large)]
@@ -123,7 +124,7 @@ def test_less_memory_never_gives_a_larger_step(phantom):
 
 def test_the_light_network_needs_at_most_8_gflop_per_256x256_frame(phantom):
     set_fingerprint(phantom, shapes_after_crop=[20, 256, 256], spacings=[10.0, 1.25, 1.25])
-    manager = PlansManager(json.loads(json.dumps(plan(LightTemporalPlanner).plans)))
+    manager = PlansManager(json.loads(json.dumps(plan().plans)))
     configuration = manager.get_configuration("2dt")
     assert configuration.patch_size[1:] == [256, 256]
     network = nnUNetTrainerGDKVM.build_network_architecture(manager, configuration, 1, 3, False).eval()
@@ -183,7 +184,7 @@ def test_the_users_own_configurations_survive_planning_again(phantom):
     plans["configurations"]["2dt_small"] = {"inherits_from": "2dt", "batch_size": 1}
     plans["configurations"]["2dt"]["batch_size"] = 99
     path.write_text(json.dumps(plans))
-    plan(LightTemporalPlanner)
+    plan()
     assert phantom.plans()["configurations"]["2dt_small"] == {"inherits_from": "2dt", "batch_size": 1}
     assert phantom.plans()["configurations"]["2dt"]["batch_size"] != 99
 
@@ -196,7 +197,7 @@ def test_a_configuration_that_inherits_from_2dt_is_temporal(phantom):
 
 
 def test_every_choice_about_time_is_explained_in_one_line(phantom):
-    explanations = plan(LightTemporalPlanner).explanations
+    explanations = plan().explanations
     assert len(explanations) == 6
     assert not any("\n" in line for line in explanations)
 
