@@ -56,7 +56,8 @@ def plan_clip(labelled: Collection[Sequence]) -> Choice[ClipPlan]:
 
     Two labelled frames are decoded (ED and ES where those are labelled), one where sequences have no second, and one
     context frame feeds the memory: a context frame is encoded only, which costs an eighth of a decoded one, but on cine
-    MRI a second one did not pay for the steps it took from the training. The stride is the gap that lets the clip span the typical distance of its labelled frames.
+    MRI a second one did not pay for the steps it took from the training. The stride is the gap that lets the clip
+    span the typical distance of its labelled frames.
 
     Args:
         labelled: The sequences with at least one labelled frame.

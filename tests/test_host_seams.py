@@ -163,7 +163,7 @@ def test_the_plans_have_the_keys_we_read(planned_phantom):
 
 def test_a_configuration_manager_keeps_keys_it_does_not_know(planned_phantom):
     manager = PlansManager(planned_phantom.plans()).get_configuration("2dt")
-    assert manager.configuration["temporal"]["clip_length"] == 4
+    assert manager.configuration["temporal"] == planned_phantom.plans()["configurations"]["2dt"]["temporal"]
     assert manager.pool_op_kernel_sizes == [[1, 1, 1], [1, 2, 2], [1, 2, 2], [1, 2, 2]]
     assert list(manager.use_mask_for_norm) == [False]
 

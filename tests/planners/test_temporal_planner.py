@@ -193,7 +193,8 @@ def test_a_configuration_that_inherits_from_2dt_is_temporal(phantom):
     plans = phantom.plans()
     plans["configurations"]["2dt_small"] = {"inherits_from": "2dt", "batch_size": 1}
     configuration = PlansManager(plans).get_configuration("2dt_small").configuration
-    assert TemporalConfig.from_configuration(configuration).clip_length == 4
+    expected = TemporalConfig.from_configuration(plans["configurations"]["2dt"])
+    assert TemporalConfig.from_configuration(configuration) == expected
 
 
 def test_every_choice_about_time_is_explained_in_one_line(phantom):
