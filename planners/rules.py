@@ -55,9 +55,9 @@ def plan_clip(labelled: Collection[Sequence]) -> Choice[ClipPlan]:
     """Build clips around labelled frames, because these are what a step can learn from.
 
     Two labelled frames are decoded (ED and ES where those are labelled), one where sequences have no second, and one
-    context frame feeds the memory: a context frame is encoded only, which costs an eighth of a decoded one, but on cine
-    MRI a second one did not pay for the steps it took from the training. The stride is the gap that lets the clip
-    span the typical distance of its labelled frames.
+    context frame feeds the memory. A context frame is only encoded, for about an eighth of the cost of a decoded one;
+    still each more would take steps from the training. The stride is the gap that lets the clip span the typical
+    distance of its labelled frames.
 
     Args:
         labelled: The sequences with at least one labelled frame.
