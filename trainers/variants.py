@@ -19,7 +19,7 @@ def make_variant(base: type[nnUNetTrainerTemporal], suffix: str, **attributes: i
 
 def _variants_of(base: type[nnUNetTrainerTemporal]) -> list[type[nnUNetTrainerTemporal]]:
     smoke = make_variant(base, "10iterations", epochs=1, iterations_per_epoch=10, validation_iterations_per_epoch=2)
-    demo = make_variant(base, "demo", epochs=10, iterations_per_epoch=25, validation_iterations_per_epoch=2)
+    demo = make_variant(base, "demo", epochs=12, iterations_per_epoch=25, validation_iterations_per_epoch=1)
     lengths = [make_variant(base, f"{n}epoch{'s' * (n > 1)}", epochs=n) for n in _EPOCHS]
     return [base, smoke, demo, *lengths]
 

@@ -75,10 +75,15 @@ def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
     plans_name = _plan(dataset, arguments)
     folds = _prepare_splits(Path(str(nnUNet_preprocessed)) / name)
     if not arguments.no_pp:
-        configurations = _distinct_data(Path(str(nnUNet_preprocessed)) / name / f"{plans_name}.json", arguments.c)
-        processes = arguments.np if len(arguments.np) == 1 else arguments.np[: len(configurations)]
+        plans_file = Path(str(nnUNet_preprocessed)) / name / f"{plans_name}.json"
+        processes = _processes_per_configuration(plans_file, arguments.c, arguments.np)
         preprocess_dataset(
-            dataset, plans_name, configurations, processes, arguments.verbose, show_progress_bar=not arguments.no_pbar
+            dataset,
+            plans_name,
+            list(processes),
+            list(processes.values()),
+            arguments.verbose,
+            show_progress_bar=not arguments.no_pbar,
         )
     _print_next_steps(dataset, plans_name, folds)
 
@@ -109,13 +114,19 @@ def _prepare_splits(preprocessed_folder: Path) -> int:
     return len(splits)
 
 
-def _distinct_data(plans_file: Path, configurations: list[str]) -> list[str]:
-    """Drop configurations whose preprocessed data another one already provides: 2dt and 2d share theirs."""
+def _processes_per_configuration(plans_file: Path, configurations: list[str], processes: list[int]) -> dict[str, int]:
+    """Pair configurations with numbers of processes; of several that share data, as 2dt and 2d, keep the first."""
     plans = PlansManager(str(plans_file))
     unknown = [name for name in configurations if name not in plans.available_configurations]
     if unknown:
         raise InputError(f"-c {' '.join(unknown)}: not in the plans, which have {plans.available_configurations}")
-    return list({plans.get_configuration(name).data_identifier: name for name in configurations}.values())
+    if len(processes) not in (1, len(configurations)):
+        raise InputError(f"-np: expected one number or one per configuration {configurations}, got {processes}")
+    distinct: dict[str, tuple[str, int]] = {}
+    numbers = processes if len(processes) > 1 else processes * len(configurations)
+    for name, number in zip(configurations, numbers, strict=True):
+        distinct.setdefault(plans.get_configuration(name).data_identifier, (name, number))
+    return dict(distinct.values())
 
 
 def _print_next_steps(dataset: int, plans_name: str, folds: int) -> None:
