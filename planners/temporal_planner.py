@@ -116,7 +116,10 @@ class TemporalPlanner(ExperimentPlanner):
 
 
 class LightTemporalPlanner(TemporalPlanner):
-    """A thin network for real time and for CPUs: at most 8 GFLOP per 256 x 256 frame, batches a CPU can train on."""
+    """A thin network for real time and for CPUs: at most 8 GFLOP per 256 x 256 frame of live video.
+
+    Watching a recorded sequence first encodes every frame twice. Batches are small enough for a CPU to train on.
+    """
 
     default_plans_name = "nnUNetTemporalLightPlans"
     max_labelled_frames_per_step = 12

@@ -15,6 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.datasets.integrity import check_raw_dataset
+from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.planners.temporal_planner import DEFAULT_GPU_MEMORY_GB, PLANNERS
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
@@ -63,6 +64,7 @@ def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
     except RuntimeError as error:
         raise InputError(f"-d {dataset}: {error}") from error
     check_raw_dataset(Path(str(nnUNet_raw)) / name, arguments.npfp)
+    _check_same_splits(Path(str(nnUNet_raw)) / name, Path(str(nnUNet_preprocessed)) / name)
     extract_fingerprint_dataset(
         dataset,
         DatasetFingerprintExtractor,
@@ -103,9 +105,23 @@ def _plan(dataset: int, arguments: argparse.Namespace) -> str:
     return planner.plans_identifier
 
 
+def _check_same_splits(raw_folder: Path, preprocessed_folder: Path) -> None:
+    """Refuse splits of an earlier version of the raw dataset, which nnU-Net would refuse without a word."""
+    raw, preprocessed = raw_folder / SPLITS_NAME, preprocessed_folder / SPLITS_NAME
+    if not raw.is_file() or not preprocessed.is_file():
+        return
+    wanted, found = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, preprocessed))
+    sets = [[(set(fold["train"]), set(fold["val"])) for fold in splits] for splits in (wanted, found)]
+    if sets[0] != sets[1][: len(sets[0])]:
+        raise InputError(
+            f"{preprocessed}: its folds differ from those of {raw}. Models trained on them would not be comparable: "
+            "remove the preprocessed dataset (or the file) and plan again, or make the raw file equal."
+        )
+
+
 def _prepare_splits(preprocessed_folder: Path) -> int:
     """Return the number of folds; write a split by study where the raw dataset brought none."""
-    path = preprocessed_folder / "splits_final.json"
+    path = preprocessed_folder / SPLITS_NAME
     manifest = Manifest.load(preprocessed_folder)
     if not path.is_file():
         write_json(study_splits(manifest), path)

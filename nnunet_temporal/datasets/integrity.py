@@ -1,5 +1,6 @@
 """Everything that can be wrong with a raw dataset of sequences, found before any long work starts."""
 
+import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,9 +14,12 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
 from nnunet_temporal.datasets.derive import derive_manifest
+from nnunet_temporal.datasets.image_io import NIFTI_ENDINGS, open_nifti
 from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence
+
+_SPLIT_FIRST = "A 4D file must be split into one sequence per slice first: 'nnunet_temporal convert nifti'."
 
 
 def manifest_of(raw_dataset_folder: Path) -> Manifest:
@@ -24,10 +28,12 @@ def manifest_of(raw_dataset_folder: Path) -> Manifest:
     Raises:
         InputError: The manifest is invalid, or lacks a training case.
     """
-    cases = _training_files(raw_dataset_folder)
+    files = _training_files(raw_dataset_folder)
     path = raw_dataset_folder / MANIFEST_NAME
-    manifest = Manifest.read(path) if path.is_file() else derive_manifest(raw_dataset_folder)
-    return manifest.subset(cases)
+    if path.is_file():
+        return Manifest.read(path).subset(files)
+    apply_to_all((entry["label"] for entry in files.values()), _check_label_exists)
+    return derive_manifest(raw_dataset_folder).subset(files)
 
 
 def check_raw_dataset(raw_dataset_folder: Path, processes: int = 2) -> Manifest:
@@ -46,10 +52,9 @@ def check_raw_dataset(raw_dataset_folder: Path, processes: int = 2) -> Manifest:
             the manifest, or no labelled frame in the whole dataset.
     """
     manifest = manifest_of(raw_dataset_folder)
-    dataset_json = json.loads((raw_dataset_folder / "dataset.json").read_text(encoding="utf-8"))
+    dataset_json = _read_dataset_json(raw_dataset_folder)
     files = _training_files(raw_dataset_folder)
-    first_image = next(iter(files.values()))["images"][0]
-    reader = determine_reader_writer_from_dataset_json(dataset_json, first_image, verbose=False)()
+    reader = _reader_of(dataset_json, [image for entry in files.values() for image in entry["images"]])
     check = partial(_check_case, reader=reader, labels=dataset_json["labels"], manifest=manifest)
     with ThreadPoolExecutor(processes) as pool:
         jobs = [pool.submit(check, case, **files[case]) for case in files]
@@ -63,25 +68,46 @@ def check_raw_dataset(raw_dataset_folder: Path, processes: int = 2) -> Manifest:
     return manifest
 
 
-def _training_files(raw_dataset_folder: Path) -> dict[str, dict[str, Any]]:
+def _read_dataset_json(raw_dataset_folder: Path) -> dict[str, Any]:
     path = raw_dataset_folder / "dataset.json"
     if not path.is_file():
         raise InputError(f"{path} is missing: every nnU-Net raw dataset needs one. Write it with 'convert'.")
-    dataset_json = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: expected nnU-Net's dataset.json, but it is no JSON: {error}") from error
+
+
+def _reader_of(dataset_json: dict[str, Any], images: list[str]) -> BaseReaderWriter:
+    """Choose nnU-Net's reader by the first image any reader accepts; unreadable ones are reported one by one later."""
+    for image in images:
+        with contextlib.suppress(Exception):
+            return determine_reader_writer_from_dataset_json(dataset_json, image, verbose=False)()
+    raise InputError(f"{images[0]}: none of nnU-Net's readers can read this or any other training image")
+
+
+def _training_files(raw_dataset_folder: Path) -> dict[str, dict[str, Any]]:
+    dataset_json = _read_dataset_json(raw_dataset_folder)
     files = get_filenames_of_train_images_and_targets(str(raw_dataset_folder), dataset_json)
     if not files:
         raise InputError(f"{raw_dataset_folder / 'imagesTr'}: found no training images *{dataset_json['file_ending']}")
     return files
 
 
+def _check_label_exists(label: str) -> None:
+    if not Path(label).is_file():
+        raise InputError(f"{label} is missing: nnU-Net wants a label file per training case; write an all-ignore one.")
+
+
 def _check_case(
     case: str, images: list[str], label: str, *, reader: BaseReaderWriter, labels: dict[str, Any], manifest: Manifest
 ) -> None:
     image, _ = _read(reader.read_images, images, images[0])
+    if len(image) != len(images):
+        raise InputError(f"{images[0]}: is a 4D image, expected 3D (x, y, t). {_SPLIT_FIRST}")
     for path, channel in zip(images, image, strict=True):
         _check_pixels(path, channel, manifest[case])
-    if not Path(label).is_file():
-        raise InputError(f"{label} is missing: nnU-Net wants a label file per training case; write an all-ignore one.")
+    _check_label_exists(label)
     mask = _read(reader.read_seg, label, label)[0]
     if mask.shape[1:] != image.shape[1:]:
         raise InputError(f"{label}: shape (T, Y, X) is {mask.shape[1:]}, but its image has {image.shape[1:]}")
@@ -101,9 +127,11 @@ def _check_pixels(path: str, pixels: np.ndarray, sequence: Sequence) -> None:
         raise InputError(f"{path}: has zero frames or no pixels, shape (T, Y, X) is {pixels.shape}")
     if len(pixels) != sequence.n_frames:
         raise InputError(
-            f"{path}: has {len(pixels)} frames, but {MANIFEST_NAME} says {sequence.n_frames}. A 4D file must be split "
-            "into one sequence per slice first: 'nnunet_temporal convert nifti'."
+            f"{path}: has {len(pixels)} frames, but {MANIFEST_NAME} says {sequence.n_frames}. {_SPLIT_FIRST}"
         )
+    if path.endswith(NIFTI_ENDINGS):
+        # nnU-Net's default reader goes through ITK, which silently reads NaN as zero.
+        pixels = np.asarray(open_nifti(Path(path)).dataobj).T.reshape(pixels.shape)
     if not np.isfinite(pixels).all():
         frames = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2))).tolist()
         raise InputError(f"{path}: pixels must be finite, found NaN or infinity in frames {frames}")

@@ -59,7 +59,8 @@ def implicit_transition(keys: Tensor, values: Tensor, decay: Tensor, write: Tens
     key_size = keys.shape[-2]
     identity = torch.eye(key_size, dtype=keys.dtype, device=keys.device)
     # Rounding of the moment, times a weight of up to 99, could push the transition's norm above a; this outweighs it.
-    rounding = 8 * torch.finfo(keys.dtype).eps * key_size
+    trace = key_moment.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    rounding = 8 * torch.finfo(keys.dtype).eps * trace
     regular = identity + weight * (key_moment + rounding * identity)
     # The variant without error check: a batch that is not finite must reach the gradient scaler, which skips it.
     inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(regular)[0])
