@@ -19,6 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_temporal.atomic import write_json
+from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.networks.build import build_frame_network, build_temporal_network
 from nnunet_temporal.networks.temporal_module import TemporalModule
@@ -145,7 +146,7 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
             InputError: The fold does not exist, or a study is on both sides of a fold.
         """
         if self.fold != "all":
-            manifest, splits_file = self.manifest, Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+            manifest, splits_file = self.manifest, Path(self.preprocessed_dataset_folder_base) / SPLITS_NAME
             if not splits_file.is_file():
                 self.print_to_log_file("Creating a cross-validation split by study...")
                 write_json(study_splits(manifest), splits_file)
