@@ -90,7 +90,7 @@ def workspace(tmp_path_factory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def fold_probabilities(workspace) -> list[Path]:
-    """Predict one sequence by each fold alone, mirrored, with probabilities."""
+    """Predict one sequence by each fold alone, with probabilities."""
     one = workspace.root / "one_sequence"
     one.mkdir()
     shutil.copy(sorted(workspace.sequences.glob("*_0000.nii.gz"))[0], one)
@@ -162,7 +162,7 @@ def test_stock_evaluation_scores_the_held_out_sequences(workspace):
     assert 0 <= summary["foreground_mean"]["Dice"] <= 1
 
 
-def test_stock_ensembling_joins_the_mirrored_predictions_of_both_folds(workspace, fold_probabilities):
+def test_stock_ensembling_joins_the_predictions_of_both_folds(workspace, fold_probabilities):
     joined = workspace.root / "ensemble"
     workspace.run("nnUNetv2_ensemble", "-i", *fold_probabilities, "-o", joined, "-np", 1, "--save_npz")
     (ensemble,) = joined.glob("*.npz")

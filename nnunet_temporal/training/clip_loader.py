@@ -82,7 +82,9 @@ class ClipLoader(DataLoader):
     def generate_train_batch(self) -> dict[str, Any]:
         """Draw the next batch."""
         rng = self._seed_next_batch()
-        keys = rng.choice(self.indices, self.batch_size).tolist()
+        # Distinct sequences as long as there are enough: a clip's frames are alike, its batch should not be.
+        few = self.batch_size > len(self.indices)
+        keys = rng.choice(self.indices, self.batch_size, replace=few).tolist()
         foreground_from = round(self.batch_size * (1 - self.foreground_share))
         with torch.no_grad(), _one_thread():
             clips = [self._draw_clip(key, number >= foreground_from, rng) for number, key in enumerate(keys)]

@@ -16,21 +16,21 @@ def sequences(*labelled_frames: tuple[int, ...], n_frames: int = 25) -> list[Seq
     ]
 
 
-def test_end_diastole_and_end_systole_are_decoded_with_one_context_frame():
+def test_end_diastole_and_end_systole_are_a_clip():
     choice = rules.plan_clip(sequences((0, 8), (0, 8), (0, 8)))
-    assert choice.value == ClipPlan(clip_length=3, decoded_frames=2, frame_stride=4)
+    assert choice.value == ClipPlan(clip_length=2, decoded_frames=2, frame_stride=8)
     assert choice.reason == (
-        "Clips of 3 frames, 2 of them decoded, about 4 frames apart: sequences have 2 labelled of 25 frames (median), "
+        "Clips of 2 frames, 2 of them decoded, about 8 frames apart: sequences have 2 labelled of 25 frames (median), "
         "8 frames from first to last."
     )
 
 
 def test_the_gap_of_the_typical_sequence_sets_the_stride():
-    assert rules.plan_clip(sequences((0, 3), (0, 12), (0, 24))).value.frame_stride == 6
+    assert rules.plan_clip(sequences((0, 3), (0, 12), (0, 24))).value.frame_stride == 12
 
 
 def test_more_labelled_frames_do_not_make_longer_clips():
-    assert rules.plan_clip(sequences(tuple(range(25)))).value == ClipPlan(3, 2, 12)
+    assert rules.plan_clip(sequences(tuple(range(25)))).value == ClipPlan(2, 2, 24)
 
 
 def test_one_labelled_frame_per_sequence_is_decoded_with_one_context_frame():
@@ -49,8 +49,8 @@ def test_one_frame_sequences_are_clips_of_one_frame():
 
 
 @pytest.mark.parametrize("n_frames", [2, 3])
-def test_short_sequences_make_short_clips(n_frames):
-    assert rules.plan_clip(sequences((0, n_frames - 1), n_frames=n_frames)).value == ClipPlan(n_frames, 2, 1)
+def test_short_sequences_get_clips_of_two_frames(n_frames):
+    assert rules.plan_clip(sequences((0, n_frames - 1), n_frames=n_frames)).value == ClipPlan(2, 2, n_frames - 1)
 
 
 def test_neighbouring_labelled_frames_keep_a_stride_of_one():
@@ -58,7 +58,7 @@ def test_neighbouring_labelled_frames_keep_a_stride_of_one():
 
 
 def test_very_long_sequences_stretch_the_stride_but_not_the_clip():
-    assert rules.plan_clip(sequences((0, 3000), n_frames=5000)).value == ClipPlan(3, 2, 1500)
+    assert rules.plan_clip(sequences((0, 3000), n_frames=5000)).value == ClipPlan(2, 2, 3000)
 
 
 def test_the_planned_clip_holds_plain_integers_that_json_can_write():
@@ -128,15 +128,15 @@ def test_the_size_of_a_memory_is_a_plain_integer():
     assert type(rules.plan_memory_size([100]).value.key_size) is int
 
 
-def test_mri_is_mirrored_and_rotated_as_nnunet_does_in_2d():
+def test_cine_is_rotated_as_nnunet_does_in_2d_but_not_mirrored():
     choice = rules.plan_geometry(["cineMRI"], (256, 224))
-    assert choice.value == Geometry((1, 2), 180.0)
-    assert choice.reason == "Mirrored in plane, rotated by up to 180 degrees."
+    assert choice.value == Geometry(None, 180.0)
+    assert choice.reason == "Not mirrored, because hearts have a handedness; rotated by up to 180 degrees."
 
 
 @pytest.mark.parametrize("patch_size", [(320, 192), (192, 320)])
 def test_elongated_patches_are_rotated_a_little_only(patch_size):
-    assert rules.plan_geometry(["cineMRI"], patch_size).value == Geometry((1, 2), 15.0)
+    assert rules.plan_geometry(["cineMRI"], patch_size).value == Geometry(None, 15.0)
 
 
 def test_a_patch_of_three_to_two_is_not_elongated():
@@ -152,7 +152,7 @@ def test_ultrasound_is_mirrored_left_to_right_only(name):
 
 @pytest.mark.parametrize("name", ["bus", "plus contrast", "focus", "cineMRI"])
 def test_letters_within_a_word_do_not_make_it_ultrasound(name):
-    assert rules.plan_geometry([name], (256, 256)).value.mirror_axes == (1, 2)
+    assert rules.plan_geometry([name], (256, 256)).value.mirror_axes is None
 
 
 def test_one_ultrasound_channel_is_enough():

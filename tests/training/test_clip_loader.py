@@ -194,6 +194,12 @@ def test_only_sequences_with_labelled_frames_are_drawn():
     assert {key for batch in take(loader_of(cases), 20) for key in batch["keys"]} == {"a", "c"}
 
 
+def test_a_batch_shows_distinct_sequences_while_there_are_enough():
+    cases = Cases().add("a").add("b").add("c")
+    assert all(len(set(batch["keys"])) == 3 for batch in take(loader_of(cases, batch_size=3), 20))
+    assert {key for batch in take(loader_of(cases, batch_size=4), 20) for key in batch["keys"]} == {"a", "b", "c"}
+
+
 def test_a_dataset_without_labelled_frames_raises():
     with pytest.raises(InputError, match=r"None of the 2 sequences .* labelled frame"):
         loader_of(Cases().add("a", labelled=()).add("b", labelled=()))
