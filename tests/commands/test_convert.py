@@ -1,8 +1,10 @@
 import argparse
 import json
 
+import nibabel
 import numpy as np
 import pytest
+from acdc_layout import mask_of, save_database
 from nifti_movies import save_movie, save_nifti
 
 from nnunet_temporal.commands import convert
@@ -58,6 +60,51 @@ def test_sunnybrook_keeps_slices_without_labels(tmp_path, nnunet_folders):
     manifest = Manifest.load(nnunet_folders.raw / "Dataset001_Sunnybrook")
     assert manifest["SC-1_z00"].labelled_frames == (1, 3) and manifest["SC-1_z01"].labelled_frames == ()
     assert (manifest["SC-1_z01"].ed, manifest["SC-1_z01"].es, manifest["SC-1_z01"].cyclic) == (3, 1, True)
+
+
+def held_out_of(manifest, folder):
+    cases = {path.name.removesuffix("_0000.nii.gz") for path in folder.glob("imagesTs/*")}
+    return {manifest[case].study for case in cases}
+
+
+def test_acdc_holds_its_patients_for_testing_out(tmp_path, nnunet_folders, capsys):
+    assert run("acdc", "-i", save_database(tmp_path), "-d", 27) == 0
+    folder = nnunet_folders.raw / "Dataset027_ACDC"
+    manifest = Manifest.load(folder)
+    assert held_out_of(manifest, folder) == {"patient101"} and len(manifest) == 6
+    assert manifest["patient002_z01"].labelled_frames == (1, 3) and manifest["patient002_z01"].ed == 3
+    labels = np.asanyarray(nibabel.load(folder / "labelsTs" / "patient101_z01.nii.gz").dataobj)
+    assert np.array_equal(labels[..., 2], mask_of(3)[..., 1]) and np.all(labels[..., [1, 3, 4]] == 4)
+    assert "3, held out: patient101\n" in capsys.readouterr().out
+
+
+def test_acdc_has_its_labels_and_channel(tmp_path, nnunet_folders):
+    run("acdc", "-i", save_database(tmp_path), "-d", 27, "--name", "Hearts")
+    content = json.loads((nnunet_folders.raw / "Dataset027_Hearts" / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "RV": 1, "MYO": 2, "LV": 3, "ignore": 4}
+    assert content["channel_names"] == {"0": "cineMRI"} and content["numTraining"] == 4
+
+
+@pytest.mark.parametrize("held_out", [["patient001"], []])
+def test_other_patients_of_acdc_or_none_can_be_held_out(tmp_path, nnunet_folders, held_out):
+    run("acdc", "-i", save_database(tmp_path), "-d", 27, "--held-out", *held_out)
+    folder = nnunet_folders.raw / "Dataset027_ACDC"
+    assert held_out_of(Manifest.load(folder), folder) == set(held_out)
+
+
+def test_patients_of_acdc_without_masks_are_held_out_without_label_files(tmp_path, nnunet_folders, capsys):
+    run("acdc", "-i", save_database(tmp_path, masked_testing=False), "-d", 27)
+    folder = nnunet_folders.raw / "Dataset027_ACDC"
+    assert len(list((folder / "imagesTs").iterdir())) == 2 and not (folder / "labelsTs").exists()
+    assert "without labels   patient101" in capsys.readouterr().out
+
+
+def test_a_long_list_of_studies_is_cut_with_the_number_left(tmp_path, nnunet_folders, capsys):
+    for number in range(14):
+        save_movie(tmp_path, f"a{number:02d}")
+    names = [f"a{number:02d}" for number in range(12)]
+    run("nifti", "-i", tmp_path, "-d", 5, "--classes", "LV", "--held-out", *names)
+    assert "14, held out: " + ", ".join(names[:10]) + " and 2 more\n" in capsys.readouterr().out
 
 
 def test_label_values_outside_the_classes_are_refused(movies, nnunet_folders):
