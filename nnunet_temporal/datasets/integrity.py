@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
@@ -28,12 +30,8 @@ def manifest_of(raw_dataset_folder: Path) -> Manifest:
     Raises:
         InputError: The manifest is invalid, or lacks a training case.
     """
-    files = _training_files(raw_dataset_folder)
-    path = raw_dataset_folder / MANIFEST_NAME
-    if path.is_file():
-        return Manifest.read(path).subset(files)
-    apply_to_all((entry["label"] for entry in files.values()), _check_label_exists)
-    return derive_manifest(raw_dataset_folder).subset(files)
+    files = _training_files(raw_dataset_folder, _read_dataset_json(raw_dataset_folder))
+    return _manifest_of(raw_dataset_folder, files)
 
 
 def check_raw_dataset(raw_dataset_folder: Path, processes: int = 2) -> Manifest:
@@ -51,9 +49,9 @@ def check_raw_dataset(raw_dataset_folder: Path, processes: int = 2) -> Manifest:
             that are not finite, label values outside dataset.json, frame counts or labelled frames that differ from
             the manifest, or no labelled frame in the whole dataset.
     """
-    manifest = manifest_of(raw_dataset_folder)
     dataset_json = _read_dataset_json(raw_dataset_folder)
-    files = _training_files(raw_dataset_folder)
+    files = _training_files(raw_dataset_folder, dataset_json)
+    manifest = _manifest_of(raw_dataset_folder, files)
     reader = _reader_of(dataset_json, [image for entry in files.values() for image in entry["images"]])
     check = partial(_check_case, reader=reader, labels=dataset_json["labels"], manifest=manifest)
     with ThreadPoolExecutor(processes) as pool:
@@ -68,26 +66,62 @@ def check_raw_dataset(raw_dataset_folder: Path, processes: int = 2) -> Manifest:
     return manifest
 
 
+class _NanKeepingReader(SimpleITKIO):
+    """Reads NIfTI as nnU-Net's default reader does, but keeps NaN and infinity, which ITK silently turns into zero."""
+
+    def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
+        """Return grey values (C, T, Y, X), float32, and no properties; pixels are decoded once, by nibabel.
+
+        ITK reads the headers all the same: it refuses directions that nibabel accepts, and nnU-Net would stop there.
+        """
+        images, grids = [], set()
+        for path in image_fnames:
+            header = SimpleITK.ImageFileReader()
+            header.SetFileName(path)
+            header.ReadImageInformation()
+            size = header.GetSize()
+            grids.add((size, header.GetSpacing()))
+            pixels = np.asarray(open_nifti(Path(path)).dataobj, np.float32)
+            # As in nnU-Net, a fourth axis on disk counts as channels, and a file (x, y) as one frame.
+            images.append(pixels.T.reshape((1,) * (4 - len(size)) + size[::-1]))
+        if len(grids) > 1:
+            raise ValueError(f"its channels differ in size or spacing: {sorted(grids)}")
+        return np.concatenate(images), {}
+
+
+def _manifest_of(raw_dataset_folder: Path, files: dict[str, dict[str, Any]]) -> Manifest:
+    path = raw_dataset_folder / MANIFEST_NAME
+    if path.is_file():
+        return Manifest.read(path).subset(files)
+    apply_to_all((entry["label"] for entry in files.values()), _check_label_exists)
+    return derive_manifest(raw_dataset_folder).subset(files)
+
+
 def _read_dataset_json(raw_dataset_folder: Path) -> dict[str, Any]:
     path = raw_dataset_folder / "dataset.json"
     if not path.is_file():
         raise InputError(f"{path} is missing: every nnU-Net raw dataset needs one. Write it with 'convert'.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: expected nnU-Net's dataset.json, but it is no JSON: {error}") from error
+    required = {"labels", "file_ending"}
+    if not isinstance(content, dict) or not required <= set(content):
+        raise InputError(f"{path}: found {content!r}, expected nnU-Net's entries, {sorted(required)} among them")
+    return content
 
 
 def _reader_of(dataset_json: dict[str, Any], images: list[str]) -> BaseReaderWriter:
     """Choose nnU-Net's reader by the first image any reader accepts; unreadable ones are reported one by one later."""
     for image in images:
         with contextlib.suppress(Exception):
-            return determine_reader_writer_from_dataset_json(dataset_json, image, verbose=False)()
+            reader = determine_reader_writer_from_dataset_json(dataset_json, image, verbose=False)()
+            hides_nan = isinstance(reader, SimpleITKIO) and image.endswith(NIFTI_ENDINGS)
+            return _NanKeepingReader() if hides_nan else reader
     raise InputError(f"{images[0]}: none of nnU-Net's readers can read this or any other training image")
 
 
-def _training_files(raw_dataset_folder: Path) -> dict[str, dict[str, Any]]:
-    dataset_json = _read_dataset_json(raw_dataset_folder)
+def _training_files(raw_dataset_folder: Path, dataset_json: dict[str, Any]) -> dict[str, dict[str, Any]]:
     files = get_filenames_of_train_images_and_targets(str(raw_dataset_folder), dataset_json)
     if not files:
         raise InputError(f"{raw_dataset_folder / 'imagesTr'}: found no training images *{dataset_json['file_ending']}")
@@ -129,9 +163,6 @@ def _check_pixels(path: str, pixels: np.ndarray, sequence: Sequence) -> None:
         raise InputError(
             f"{path}: has {len(pixels)} frames, but {MANIFEST_NAME} says {sequence.n_frames}. {_SPLIT_FIRST}"
         )
-    if path.endswith(NIFTI_ENDINGS):
-        # nnU-Net's default reader goes through ITK, which silently reads NaN as zero.
-        pixels = np.asarray(open_nifti(Path(path)).dataobj).T.reshape(pixels.shape)
     if not np.isfinite(pixels).all():
         frames = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2))).tolist()
         raise InputError(f"{path}: pixels must be finite, found NaN or infinity in frames {frames}")

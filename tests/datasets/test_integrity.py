@@ -1,21 +1,27 @@
 """The check of a raw dataset before any long work: every error, and all of them at once."""
 
 import json
+import multiprocessing.dummy
 import os
 
 import nibabel
 import numpy as np
 import pytest
+from nifti_movies import save_nifti
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from phantom_dataset import write_phantom
 
+from nnunet_temporal.datasets import integrity
 from nnunet_temporal.datasets.integrity import check_raw_dataset, manifest_of
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence
 
 
 @pytest.fixture
-def raw(tmp_path):
+def raw(tmp_path, monkeypatch):
     """Write the phantom's raw dataset."""
+    # nnU-Net lists files with 12 processes; threads do it in a tenth of the time.
+    monkeypatch.setattr("nnunetv2.utilities.utils.Pool", multiprocessing.dummy.Pool)
     return write_phantom(tmp_path)
 
 
@@ -156,6 +162,13 @@ def test_a_dataset_json_that_is_no_json_is_named(raw):
         check_raw_dataset(raw)
 
 
+@pytest.mark.parametrize("content", ["[]", "5", '{"file_ending": ".nii.gz"}', '{"labels": {"background": 0}}'])
+def test_a_dataset_json_without_nnunets_entries_is_named(raw, content):
+    (raw / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=r"dataset\.json: found .*expected.*'file_ending', 'labels'"):
+        manifest_of(raw)
+
+
 def test_a_dataset_without_images_is_refused(raw):
     for path in (raw / "imagesTr").iterdir():
         path.unlink()
@@ -229,3 +242,50 @@ def test_one_frame_sequences_are_fine(raw):
 def test_held_out_studies_are_not_checked(raw):
     (raw / "imagesTs" / "study_x_z00_0000.nii.gz").write_bytes(b"")
     assert not any(case.startswith("study_x") for case in check_raw_dataset(raw))
+
+
+def test_a_direction_that_nnunets_reader_refuses_is_reported(raw):
+    image = nibabel.load(image_path(raw, "study_b_z00"))
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.5
+    image = nibabel.Nifti1Image(np.asanyarray(image.dataobj), sheared)
+    image.set_qform(None, code=0)
+    nibabel.save(image, image_path(raw, "study_b_z00"))
+    with pytest.raises(InputError, match=r"study_b_z00_0000\.nii\.gz: cannot be read[^$]*orthonormal"):
+        check_raw_dataset(raw)
+
+
+def test_channels_of_different_spacing_are_reported(raw):
+    edit_json(raw / "dataset.json", channel_names={"0": "cineMRI", "1": "T1"})
+    for path in list((raw / "imagesTr").iterdir()):
+        zooms = (2.0, 2.0, 10.0) if path.name == "study_b_z00_0000.nii.gz" else nibabel.load(path).header.get_zooms()
+        second = path.with_name(path.name.replace("_0000", "_0001"))
+        save_nifti(second, np.asanyarray(nibabel.load(path).dataobj), zooms)
+        save_nifti(path, np.asanyarray(nibabel.load(path).dataobj), nibabel.load(path).header.get_zooms())
+    with pytest.raises(InputError, match=r"^\S*study_b_z00_0000\.nii\.gz: cannot .*channels differ in size or spacing"):
+        check_raw_dataset(raw)
+
+
+def test_each_file_is_decoded_and_listed_once(raw, monkeypatch):
+    opened, listed = [], []
+
+    def count(function, calls):
+        return lambda *arguments: calls.append(arguments[0]) or function(*arguments)
+
+    monkeypatch.setattr(integrity, "open_nifti", count(integrity.open_nifti, opened))
+    name = "get_filenames_of_train_images_and_targets"
+    monkeypatch.setattr(integrity, name, count(integrity.get_filenames_of_train_images_and_targets, listed))
+    check_raw_dataset(raw)
+    assert sorted(opened) == sorted([*(raw / "imagesTr").iterdir(), *(raw / "labelsTr").iterdir()])
+    assert listed == [str(raw)]
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 1), (6, 5, 4), (6, 5, 4, 1), (6, 5, 2, 4)])
+def test_the_check_reads_what_nnunets_reader_reads(tmp_path, shape):
+    image = nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 99, shape).astype(np.int16), np.eye(4))
+    image.header.set_slope_inter(0.5, -3.0)
+    path = str(tmp_path / "a.nii.gz")
+    nibabel.save(image, path)
+    found = integrity._NanKeepingReader().read_images([path])[0]
+    expected = SimpleITKIO().read_images([path])[0]
+    assert found.dtype == expected.dtype and np.array_equal(found, expected)
