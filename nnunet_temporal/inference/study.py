@@ -39,24 +39,27 @@ class _Stack:
     masks: dict[int | None, Path]
 
 
-def split_studies(originals: Iterable[Path], folder: Path) -> Manifest:
+def split_studies(originals: Iterable[Path], folder: Path, drop_suffix: str = "") -> Manifest:
     """Split movies into sequences that nnU-Net can predict, with a manifest beside them.
 
     Args:
         originals: NIfTI files (x, y, z, t) or (x, y, t); each becomes a study named like the file.
         folder: Folder for ``<case>_0000.nii.gz`` and ``sequences.json``; made when missing.
+        drop_suffix: End of all file names, before ``.nii.gz``, that is no part of the studies' names.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        InputError: There is no file, a file is unreadable, has no frames or NaN pixels, two files lead to one case, or
-            the folder holds other sequences already. Nothing is written then; all bad files are listed.
+        InputError: There is no file, a file is unreadable, has no frames or NaN pixels, its name has no such suffix,
+            two files lead to one case, or the folder holds other sequences already. Nothing is written then; all bad
+            files are listed.
     """
     originals = list(originals)
     if not originals:
         raise InputError("no NIfTI file (.nii, .nii.gz) to split")
-    groups = apply_to_all(tqdm(originals, desc="Checking studies", unit="study"), _inspect_original)
+    progress = tqdm(originals, desc="Checking studies", unit="study")
+    groups = apply_to_all(progress, lambda original: _inspect_original(original, _study_name(original, drop_suffix)))
     sequences: dict[str, Sequence] = {}
     for sequence in (sequence for group in groups for sequence in group):
         other = sequences.setdefault(sequence.case, sequence)
@@ -68,17 +71,18 @@ def split_studies(originals: Iterable[Path], folder: Path) -> Manifest:
         raise InputError(f"{folder}: holds other sequences already ({min(strangers)}, ...); choose an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     for original in tqdm(originals, desc="Splitting", unit="study"):
-        split_study(original, folder)
+        split_study(original, folder, _study_name(original, drop_suffix))
     manifest.write(folder / MANIFEST_NAME)
     return manifest
 
 
-def split_study(original: Path, folder: Path) -> list[Path]:
+def split_study(original: Path, folder: Path, study: str | None = None) -> list[Path]:
     """Write each slice of one movie as a sequence ``<study>_zNN_0000.nii.gz``, or the movie itself when it has none.
 
     Args:
         original: NIfTI file (x, y, z, t) or (x, y, t).
         folder: Existing folder to write to.
+        study: Name of the study, that of the file when None.
 
     Returns:
         The written files, by slice.
@@ -87,9 +91,10 @@ def split_study(original: Path, folder: Path) -> list[Path]:
         InputError: The file is unreadable, has no frames, or holds NaN or infinite pixels.
     """
     spacing = read_header(original).spacing
+    study = nifti_name(original) if study is None else study
     paths = []
     for z, pixels in by_slice(read_image(original)).items():
-        paths.append(folder / f"{case_name(nifti_name(original), z)}{_IMAGE_ENDING}")
+        paths.append(folder / f"{case_name(study, z)}{_IMAGE_ENDING}")
         write_sequence(pixels, spacing.pixel_mm, paths[-1])
     return paths
 
@@ -161,9 +166,16 @@ def merge_studies(mask_folder: Path, output_folder: Path, sequence_folder: Path 
     return list(outputs.values())
 
 
-def _inspect_original(path: Path) -> list[Sequence]:
+def _study_name(original: Path, drop_suffix: str) -> str:
+    name = nifti_name(original)
+    if not name.endswith(drop_suffix) or name == drop_suffix:
+        raise InputError(f"{original}: found name {name!r}, expected STUDY{drop_suffix}; split other files separately")
+    return name.removesuffix(drop_suffix)
+
+
+def _inspect_original(path: Path, study: str) -> list[Sequence]:
     header = read_header(path)
-    source = StudySource(nifti_name(path), lambda: read_image(path), spacing=header.spacing, source=str(path.resolve()))
+    source = StudySource(study, lambda: read_image(path), spacing=header.spacing, source=str(path.resolve()))
     return describe_sequences(source, np.zeros(source.load_image().shape, bool))
 
 
