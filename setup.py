@@ -33,7 +33,7 @@ REQUIREMENTS = [
 ]
 
 # ruff is held within one minor release, because the next may format differently.
-TEST_REQUIREMENTS = ["pytest>=8.0", "setuptools>=77", "ruff>=0.17.5,<0.18", "mypy>=2.0"]
+TEST_REQUIREMENTS = ["pytest>=8.0", "setuptools>=77", "ruff>=0.17.5,<0.18", "mypy>=2.0", "monai>=1.4"]
 
 
 def package_names() -> list[str]:
