@@ -1,10 +1,10 @@
 """``nnunet_temporal convert DATASET``: heart movies into a raw nnU-Net dataset with manifest and study-wise folds."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_temporal.commands.raw_folders import raw_and_known_folders
 from nnunet_temporal.datasets import acdc, nifti, sunnybrook
 from nnunet_temporal.datasets.raw_writer import DatasetInfo, RawDataset, check_dataset_id, write_raw_dataset
 from nnunet_temporal.datasets.study_source import IGNORE
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, print what was written and the command to run next."""
-    folders = _nnunet_folders()
+    folders = raw_and_known_folders()
     if not arguments.input.is_dir():
         raise InputError(f"{arguments.input}: the input folder does not exist; name it with -i")
     dataset = {"acdc": acdc, "sunnybrook": sunnybrook}.get(arguments.dataset)
@@ -90,17 +90,6 @@ def _layout(arguments: argparse.Namespace) -> nifti.NiftiLayout:
         cyclic=arguments.cyclic,
         empty_frames=arguments.empty_frames,
     )
-
-
-def _nnunet_folders() -> list[Path]:
-    """Return nnU-Net's raw folder and those of the other two that exist."""
-    raw = os.environ.get("nnUNet_raw")
-    if not raw:
-        raise InputError("nnUNet_raw is not set; set it to a folder of your choice: export nnUNet_raw=/path/to/folder")
-    if not Path(raw).is_dir():
-        raise InputError(f"nnUNet_raw: found {raw!r}, which is no existing folder; make it: mkdir -p {raw}")
-    others = [Path(os.environ[name]) for name in ("nnUNet_preprocessed", "nnUNet_results") if os.environ.get(name)]
-    return [Path(raw), *(folder for folder in others if folder.is_dir())]
 
 
 def _print_summary(dataset: RawDataset, info: DatasetInfo) -> None:

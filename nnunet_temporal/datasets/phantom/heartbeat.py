@@ -1,0 +1,170 @@
+"""The clock of a phantom: how long its beats are, when its frames are taken and how full the ventricle is in each.
+
+Phase counts beats: 0 is end diastole (ED), 1 the next one. The ejection fraction of a heart beat holds exactly for the
+continuous curve; the frames, which need not fall on ED and ES, sample that curve.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+# Filling, in shares of diastole: a rapid early wave, a rest, and what the atrium adds at the end.
+_EARLY_FILLING_END = 0.45
+_ATRIAL_KICK_START = 0.72
+_ATRIAL_KICK_SHARE = 0.25
+
+# What draw() draws from.
+_CYCLE_S_RANGE = (0.6, 1.2)
+_EF_PERCENT_RANGE = (20.0, 75.0)
+# Systole shortens less than the beat does, so fast hearts spend a larger share of the beat in it.
+_SYSTOLE_S = 0.2
+_SYSTOLE_SHARE_OFFSET_RANGE = (0.11, 0.15)
+_SYSTOLE_SHARE_RANGE = (0.28, 0.41)
+MIN_BEATS = 0.5
+MIN_FRAMES_PER_CYCLE = 8.0
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A regular heart beat and the frames taken of it.
+
+    Attributes:
+        frames_per_cycle: Frames in one beat, > 0; need not be whole.
+        beats: Beats that the frames cover, > 0.
+        ef_percent: Ejection fraction of the left ventricle, in (0, 100).
+        systole_share: Share of the beat from ED to end systole (ES), in (0, 1).
+        cycle_s: Length of a beat in seconds, > 0.
+        start_phase: Phase of the first frame.
+
+    Raises:
+        ValueError: A field lies outside its range.
+    """
+
+    frames_per_cycle: float
+    beats: float
+    ef_percent: float
+    systole_share: float
+    cycle_s: float
+    start_phase: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, upper in _UPPER_LIMITS.items():
+            value = getattr(self, name)
+            if not 0 < value < upper:
+                raise ValueError(f"{name} must be above 0 and below {upper}, got {value}")
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames, at least 1."""
+        return max(1, round(self.frames_per_cycle * self.beats))
+
+    @property
+    def frame_interval_s(self) -> float:
+        """Time between two frames in seconds."""
+        return self.cycle_s / self.frames_per_cycle
+
+    @property
+    def is_cyclic(self) -> bool:
+        """Whether the frames cover exactly one beat, so that the first frame follows the last."""
+        return math.isclose(self.frames_per_cycle, self.n_frames)
+
+    def phases(self) -> np.ndarray:
+        """Return the phase of every frame: (T,) float64, in beats, rising from ``start_phase``."""
+        return self.start_phase + np.arange(self.n_frames) / self.frames_per_cycle
+
+    def volume_share(self, phase: np.ndarray | float) -> np.ndarray:
+        """Compute how full the left ventricle is.
+
+        The curve has no kinks (its slope is continuous), repeats every beat, falls from ED to ES and rises in two
+        waves, early filling and atrial kick, with a rest between them.
+
+        Args:
+            phase: Phases in beats, any shape.
+
+        Returns:
+            Volume over end-diastolic volume, same shape, float64: 1 at ED and 1 - EF at ES.
+        """
+        in_beat = np.mod(phase, 1.0)
+        ejected = _smooth_step(in_beat / self.systole_share)
+        diastole = (in_beat - self.systole_share) / (1 - self.systole_share)
+        early = _smooth_step(diastole / _EARLY_FILLING_END)
+        atrial = _smooth_step((diastole - _ATRIAL_KICK_START) / (1 - _ATRIAL_KICK_START))
+        filled = (1 - _ATRIAL_KICK_SHARE) * early + _ATRIAL_KICK_SHARE * atrial
+        return 1 - self.ef_percent / 100 * (ejected - filled)
+
+    def ed_es(self) -> tuple[int | None, int | None]:
+        """Return the frame nearest to the first ED and the frame nearest to the ES after it, 0-based.
+
+        Each is None when no frame is within half a frame interval of it. A beat that is cut before its ES therefore
+        has none, even when the ES of the beat before is in view.
+        """
+        ed_phase = math.ceil(self.start_phase - 0.5 / self.frames_per_cycle)
+        ed, es = (
+            round((phase - self.start_phase) * self.frames_per_cycle)
+            for phase in (ed_phase, ed_phase + self.systole_share)
+        )
+        return (ed if ed < self.n_frames else None, es if es < self.n_frames else None)
+
+    @classmethod
+    def draw(
+        cls,
+        rng: np.random.Generator,
+        frames_per_cycle_range: tuple[float, float] = (12.0, 80.0),
+        beats_range: tuple[float, float] = (0.5, 4.0),
+    ) -> "Heartbeat":
+        """Draw a heart beat whose frames always include an ED and the ES after it.
+
+        Args:
+            rng: Source of all random numbers.
+            frames_per_cycle_range: Smallest and largest number of frames per beat, at least 8; drawn evenly on a
+                logarithmic scale. With a ``beats_range`` of (1, 1) the number is whole, so that the beat closes.
+            beats_range: Smallest and largest number of beats, at least 0.5.
+
+        Returns:
+            The heart beat; its first frame is anywhere in the beat where ED and ES stay in view.
+
+        Raises:
+            ValueError: A range is empty or starts below its minimum.
+        """
+        _check_range("frames_per_cycle_range", frames_per_cycle_range, MIN_FRAMES_PER_CYCLE)
+        _check_range("beats_range", beats_range, MIN_BEATS)
+        frames_per_cycle = float(np.exp(rng.uniform(*np.log(frames_per_cycle_range))))
+        beats = float(rng.uniform(*beats_range))
+        if beats_range == (1, 1):
+            frames_per_cycle = float(np.clip(round(frames_per_cycle), *_whole_numbers_in(frames_per_cycle_range)))
+        cycle_s = float(rng.uniform(*_CYCLE_S_RANGE))
+        # The last phase that is still nearest to a frame of this sequence; ES must not lie behind it.
+        in_view = (max(1, round(frames_per_cycle * beats)) - 0.5) / frames_per_cycle
+        share = _SYSTOLE_S / cycle_s + rng.uniform(*_SYSTOLE_SHARE_OFFSET_RANGE)
+        share = float(min(np.clip(share, *_SYSTOLE_SHARE_RANGE), 0.99 * in_view))
+        ef_percent = float(rng.uniform(*_EF_PERCENT_RANGE))
+        start_phase = -float(rng.uniform(0.0, min(0.99 * in_view - share, 1.0)))
+        return cls(frames_per_cycle, beats, ef_percent, share, cycle_s, start_phase)
+
+
+_UPPER_LIMITS = {
+    "frames_per_cycle": math.inf,
+    "beats": math.inf,
+    "ef_percent": 100.0,
+    "systole_share": 1.0,
+    "cycle_s": math.inf,
+}
+
+
+def _smooth_step(share: np.ndarray) -> np.ndarray:
+    """Rise from 0 (share 0 and below) to 1 (share 1 and above) with slope 0 at both ends."""
+    share = np.clip(share, 0.0, 1.0)
+    return share * share * (3 - 2 * share)
+
+
+def _whole_numbers_in(limits: tuple[float, float]) -> tuple[int, int]:
+    low, high = limits
+    # A range without a whole number gives the next one above it.
+    return math.ceil(low), max(math.ceil(low), math.floor(high))
+
+
+def _check_range(name: str, limits: tuple[float, float], minimum: float) -> None:
+    low, high = limits
+    if not minimum <= low <= high < math.inf:
+        raise ValueError(f"{name} must be two rising numbers, {minimum:g} or more, got {limits}")
