@@ -9,7 +9,18 @@ from pathlib import Path
 from nnunet_temporal import __version__
 from nnunet_temporal.errors import InputError
 
-VERBS = ("env", "doctor", "convert", "split", "merge", "plan_and_preprocess", "demo")
+VERBS = (
+    "env",
+    "doctor",
+    "convert",
+    "phantom",
+    "split",
+    "merge",
+    "plan_and_preprocess",
+    "ensemble",
+    "evaluate",
+    "demo",
+)
 DESCRIPTION = "nnU-Net with a sense of time, for heart movies (cine MRI and echo)."
 
 # Packages whose folders lie beside nnunet_temporal/ in a checkout; only an installation maps them into the namespace.
@@ -19,7 +30,7 @@ MAPPED_PACKAGES = ("nnunet_temporal.planners", "nnunet_temporal.trainers")
 def verb_help(verb: str) -> str:
     """Return the constant ``HELP`` of a verb's module, read from its source.
 
-    The module is not imported: seven verbs would load torch, for seconds, to print seven lines.
+    The module is not imported: all verbs would load torch, for seconds, to print one line each.
 
     Args:
         verb: One of ``VERBS``.

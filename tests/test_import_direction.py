@@ -17,7 +17,7 @@ SOURCE_FOLDERS = {
 # A part may import parts of its own rank and below.
 RANKS = {
     **dict.fromkeys(("", "errors", "atomic", "sequences", "plans", "networks", "losses", "metrics", "demo_data"), 0),
-    **dict.fromkeys(("datasets", "training", "inference", "report"), 1),
+    **dict.fromkeys(("datasets", "training", "inference", "report", "evaluation"), 1),
     **dict.fromkeys(("planners", "trainers"), 2),
     **dict.fromkeys(("commands", "cli"), 3),
 }
