@@ -232,7 +232,7 @@ def test_our_ensemble_is_merged_without_naming_sequences(our_ensemble, tmp_path)
 
 def test_an_ensemble_across_methods_is_scored_by_cross_validation(matrix, validated_again):
     folder, labels = matrix.root / "cross_validation", matrix.raw / "labelsTr"
-    matrix.run("nnunet_temporal", "ensemble", "-i", matrix.temporal, matrix.framewise, "-o", folder)
+    matrix.run("nnunet_temporal", "ensemble", "-i", matrix.temporal, matrix.framewise, "-f", *FOLDS, "-o", folder)
     described = ("-djfile", folder / "dataset.json", "-pfile", folder / "plans.json")
     matrix.run("nnUNetv2_evaluate_folder", labels, folder, *described, "-np", 1, "--chill")
     summary = json.loads((folder / "summary.json").read_text())

@@ -21,13 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(TRAINER__PLANS__CONFIGURATION in nnUNet_results) whose folds were all validated with --npz",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the masks, one per sequence")
+    parser.add_argument(
+        "-f", "--folds", type=int, nargs="+", metavar="FOLD", help="folds of trained models (default: all there are)"
+    )
     parser.add_argument("--save_npz", action="store_true", help="also write the averaged probabilities")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Average and say what to run next."""
     output: Path = arguments.output
-    masks = ensemble_folders(arguments.input, output, save_probabilities=arguments.save_npz)
+    masks = ensemble_folders(arguments.input, output, folds=arguments.folds, save_probabilities=arguments.save_npz)
     plans, dataset = output / "plans.json", output / "dataset.json"
     print(f"{len(masks)} cases, averaged over {len(arguments.input)} models, in {output}")
     print("Score them where there are labels (--chill passes over cases that nobody predicted):")

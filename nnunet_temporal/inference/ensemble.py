@@ -37,7 +37,9 @@ class Member:
     dataset: dict[str, Any]
 
 
-def ensemble_folders(folders: Sequence[Path], output: Path, save_probabilities: bool = False) -> list[Path]:
+def ensemble_folders(
+    folders: Sequence[Path], output: Path, *, folds: Sequence[int] | None = None, save_probabilities: bool = False
+) -> list[Path]:
     """Average the probabilities of several models and write the masks that follow from the mean.
 
     A folder is either one of predictions, or one of a trained model; of the latter the cross-validation is taken. The
@@ -46,17 +48,17 @@ def ensemble_folders(folders: Sequence[Path], output: Path, save_probabilities: 
     Args:
         folders: Two or more folders, predicted with ``--save_probabilities`` or trained with ``--npz``.
         output: Folder for one mask per case, ``dataset.json`` and ``plans.json`` of the first model; made when missing.
+        folds: Folds of trained models; None takes all there are.
         save_probabilities: Whether the mean is written too, as nnU-Net writes probabilities.
 
     Returns:
         The masks, by case.
 
     Raises:
-        InputError: A folder is not what it should be, or the models differ in labels, cases or shapes. Nothing is
-            written then; all bad cases are listed.
+        InputError: A folder is not as it should be, or labels, cases or shapes differ. Nothing is written then.
     """
     _check_folders(folders, output)
-    members = apply_to_all(folders, read_member)
+    members = apply_to_all(folders, lambda folder: read_member(folder, folds))
     first = members[0]
     plans = PlansManager(str(first.folder / _PLANS))
     labels = plans.get_label_manager(first.dataset)
@@ -79,28 +81,32 @@ def ensemble_folders(folders: Sequence[Path], output: Path, save_probabilities: 
     return masks
 
 
-def read_member(folder: Path) -> Member:
+def read_member(folder: Path, folds: Sequence[int] | None = None) -> Member:
     """Find the probabilities of one model.
 
     Args:
-        folder: A folder of predictions, or of a trained model with ``fold_0``, ``fold_1``, ... ``fold_all`` is left
-            out, because it is validated on its own training cases.
+        folder: A folder of predictions, or of a trained model with ``fold_0``, ``fold_1``, ...
+        folds: Folds of a trained model. None takes all but ``fold_all``, which is validated on its own training cases.
 
     Raises:
         InputError: The folder or one of its folds holds no probabilities, a case has been validated in two folds, or
             ``dataset.json`` or ``plans.json`` is missing.
     """
-    folds = [fold for fold in sorted(folder.glob("fold_*")) if fold.name != "fold_all"]
+    if folds is None:
+        trained = [fold for fold in sorted(folder.glob("fold_*")) if fold.name != "fold_all"]
+    else:
+        trained = [folder / f"fold_{fold}" for fold in folds]
+    remedy = "or leave the fold out with -f" if trained else "or name the folder of a trained model"
+    command = "nnUNetv2_train ... --val --npz" if trained else "nnUNetv2_predict ... --save_probabilities"
     files: dict[str, Path] = {}
-    for source in [fold / "validation" for fold in folds] or [folder]:
+    for source in [fold / "validation" for fold in trained] or [folder]:
         found = sorted(source.glob("*.npz"))
         if not found:
-            command = "nnUNetv2_train ... --val --npz" if folds else "nnUNetv2_predict ... --save_probabilities"
-            raise InputError(f"{source}: found no probabilities (*.npz), which {command} writes")
+            raise InputError(f"{source}: found no probabilities (*.npz); write them by '{command}', {remedy}")
         for file in found:
             other = files.setdefault(file.stem, file)
             if other is not file:
-                raise InputError(f"{other} and {file}: case {file.stem} is in two folds; remove the outdated fold")
+                raise InputError(f"{other} and {file}: case {file.stem} is in two folds; leave one out with -f")
     for name in (_DATASET, _PLANS):
         if not (folder / name).is_file():
             raise InputError(

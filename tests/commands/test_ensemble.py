@@ -55,6 +55,11 @@ def test_probabilities_are_written_on_request(models, tmp_path):
         np.testing.assert_allclose(arrays["probabilities"][1], 0.6, rtol=1e-6)  # (0.9 + 0.3) / 2
 
 
+def test_folds_are_looked_for_in_trained_models(models, tmp_path):
+    with pytest.raises(InputError, match="temporal/fold_1/validation: found no probabilities"):
+        run("-i", *models, "-o", tmp_path / "out", "-f", 1)
+
+
 def test_bad_folders_are_the_users_fault(models, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         run("-i", models[0], tmp_path / "nowhere", "-o", tmp_path / "out")

@@ -210,17 +210,27 @@ def test_a_lost_note_of_the_grid_is_named(pair, tmp_path):
 
 
 def test_a_prediction_without_probabilities_says_how_to_get_them(pair, tmp_path):
-    with pytest.raises(InputError, match=r"empty: found no probabilities .*nnUNetv2_predict ... --save_probabilities"):
+    with pytest.raises(InputError, match=r"empty: found no probabilities .*'nnUNetv2_predict ... --save_probabilities'"):
         ensemble_folders([pair[0], describe(tmp_path / "empty")], tmp_path / "out")
 
 
 def test_a_fold_validated_without_probabilities_says_how_to_get_them(tmp_path):
     model = trained(tmp_path / "m", {0: {"a": probabilities(1, 0, 0)}})
     (model / "fold_1" / "validation").mkdir(parents=True)
-    with pytest.raises(
-        InputError, match=r"fold_1/validation: found no probabilities .* nnUNetv2_train ... --val --npz"
-    ):
+    with pytest.raises(InputError, match=r"fold_1/validation: found no .*'nnUNetv2_train ... --val --npz', or leave"):
         read_member(model)
+
+
+def test_folds_can_be_left_out(tmp_path):
+    array = probabilities(1, 0, 0)
+    model = trained(tmp_path / "m", {fold: {case: array} for fold, case in enumerate("abc")})
+    assert set(read_member(model, [0, 2]).files) == {"a", "c"}
+
+
+def test_a_fold_that_does_not_exist_is_named(tmp_path):
+    model = trained(tmp_path / "m", {0: {"a": probabilities(1, 0, 0)}})
+    with pytest.raises(InputError, match=r"m/fold_4/validation: found no probabilities"):
+        read_member(model, [0, 4])
 
 
 def test_a_case_validated_in_two_folds_is_named_with_both(tmp_path):
