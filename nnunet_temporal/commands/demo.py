@@ -183,7 +183,8 @@ def demo_steps(folders: DemoFolders, dataset_id: int, trainer: str, device: str)
             Step(f"train fold {fold}", ("nnUNetv2_train", dataset, CONFIGURATION, fold, *model, "-device", device))
             for fold in folds
         ),
-        Step("split", (ours, "split", "-i", image, "-o", sequences)),
+        # Named as in labelsTs, so that the masks can be evaluated against it.
+        Step("split", (ours, "split", "-i", image, "-o", sequences, "--drop-suffix", "_cine")),
         Step(
             "predict",
             ("nnUNetv2_predict", "-i", sequences, "-o", sequence_masks, "-d", dataset, "-c", CONFIGURATION, *model,

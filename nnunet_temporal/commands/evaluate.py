@@ -111,11 +111,16 @@ def _find_manifest(arguments: argparse.Namespace) -> Manifest | None:
 
 
 def _missing(pairings: list[Pairing]) -> list[str]:
-    return [
-        f"{path}: the prediction is missing; predict it, or leave its study out with --allow-missing"
-        for pairing in pairings
-        for path in pairing.missing
-    ]
+    problems = []
+    for pairing in pairings:
+        missing = "the prediction is missing; predict it, or leave its study out with --allow-missing"
+        problems += [f"{path}: {missing}" for path in pairing.missing]
+        if pairing.missing and pairing.extra:
+            problems.append(
+                f"{pairing.missing[0].parent}: found masks of other names, {', '.join(pairing.extra[:3])}, ...; masks "
+                "must have the names of their references: nnunet_temporal split --drop-suffix"
+            )
+    return problems
 
 
 def _keep_common_studies(pairings: list[Pairing]) -> None:

@@ -132,6 +132,14 @@ def test_all_problems_are_listed_before_anything_is_computed(evaluate, tmp_path,
     assert not list((tmp_path / "pred").glob("*.csv"))
 
 
+def test_masks_under_other_names_are_named_when_predictions_are_missing(evaluate, capsys):
+    assert evaluate({f"{case.replace('_z', '_cine_z')}": movie for case, movie in REFERENCE.items()}) == 2
+    assert (
+        "found masks of other names, a_cine_z00, a_cine_z01, b_cine_z00, ...; masks must have the names"
+        in capsys.readouterr().err
+    )
+
+
 def test_studies_with_missing_predictions_are_left_out_and_named_on_request(evaluate, tmp_path, capsys):
     prediction = {case: movie for case, movie in REFERENCE.items() if case != "b_z01"}
     assert evaluate(prediction, "--allow-missing") == 0
