@@ -210,7 +210,7 @@ def test_a_lost_note_of_the_grid_is_named(pair, tmp_path):
 
 
 def test_a_prediction_without_probabilities_says_how_to_get_them(pair, tmp_path):
-    with pytest.raises(InputError, match=r"empty: found no probabilities .*'nnUNetv2_predict ... --save_probabilities'"):
+    with pytest.raises(InputError, match=r"empty: found no probabilities .*'nnUNetv2_predict .* --save_probabilities'"):
         ensemble_folders([pair[0], describe(tmp_path / "empty")], tmp_path / "out")
 
 
