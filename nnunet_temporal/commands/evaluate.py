@@ -20,6 +20,8 @@ from nnunet_temporal.sequences import MANIFEST_NAME, Manifest
 
 HELP = "Compare predicted masks with reference masks: overlap, distances, volumes, flicker, with intervals."
 
+_NAMED_AT_MOST = 5
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
@@ -111,16 +113,24 @@ def _find_manifest(arguments: argparse.Namespace) -> Manifest | None:
 
 
 def _missing(pairings: list[Pairing]) -> list[str]:
+    """Say in one line per folder which predictions are missing, and what is there under other names."""
     problems = []
     for pairing in pairings:
-        missing = "the prediction is missing; predict it, or leave its study out with --allow-missing"
-        problems += [f"{path}: {missing}" for path in pairing.missing]
-        if pairing.missing and pairing.extra:
-            problems.append(
-                f"{pairing.missing[0].parent}: found masks of other names, {', '.join(pairing.extra[:3])}, ...; masks "
-                "must have the names of their references: nnunet_temporal split --drop-suffix"
-            )
+        if not pairing.missing:
+            continue
+        found = (
+            f" Found masks of other names: {_listed(pairing.extra)} (see split --drop-suffix)." if pairing.extra else ""
+        )
+        problems.append(
+            f"{pairing.missing[0].parent}: found no prediction {_listed([path.name for path in pairing.missing])}; predict "
+            f"what is missing under the names of the references, or leave these studies out with --allow-missing.{found}"
+        )
     return problems
+
+
+def _listed(names: list[str]) -> str:
+    unnamed = len(names) - _NAMED_AT_MOST
+    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {unnamed} more" if unnamed > 0 else "")
 
 
 def _keep_common_studies(pairings: list[Pairing]) -> None:

@@ -127,17 +127,16 @@ def test_all_problems_are_listed_before_anything_is_computed(evaluate, tmp_path,
     assert evaluate(prediction) == 2
     error = capsys.readouterr().err
     assert "2 inputs cannot be used" in error
-    assert "b_z01.nii.gz: the prediction is missing" in error
+    assert "found no prediction b_z01.nii.gz; predict what is missing" in error
     assert "a_z00.nii.gz: found label values [7]" in error
     assert not list((tmp_path / "pred").glob("*.csv"))
 
 
 def test_masks_under_other_names_are_named_when_predictions_are_missing(evaluate, capsys):
     assert evaluate({f"{case.replace('_z', '_cine_z')}": movie for case, movie in REFERENCE.items()}) == 2
-    assert (
-        "found masks of other names, a_cine_z00, a_cine_z01, b_cine_z00, ...; masks must have the names"
-        in capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert "found no prediction a_z00.nii.gz, a_z01.nii.gz, b_z00.nii.gz, b_z01.nii.gz; predict" in error
+    assert "Found masks of other names: a_cine_z00, a_cine_z01, b_cine_z00, b_cine_z01 (see split" in error
 
 
 def test_studies_with_missing_predictions_are_left_out_and_named_on_request(evaluate, tmp_path, capsys):
