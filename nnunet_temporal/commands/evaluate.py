@@ -118,12 +118,11 @@ def _missing(pairings: list[Pairing]) -> list[str]:
     for pairing in pairings:
         if not pairing.missing:
             continue
-        found = (
-            f" Found masks of other names: {_listed(pairing.extra)} (see split --drop-suffix)." if pairing.extra else ""
-        )
+        missing = _listed([path.name for path in pairing.missing])
+        others = f" Found masks of other names: {_listed(pairing.extra)} (see split --drop-suffix)."
         problems.append(
-            f"{pairing.missing[0].parent}: found no prediction {_listed([path.name for path in pairing.missing])}; predict "
-            f"what is missing under the names of the references, or leave these studies out with --allow-missing.{found}"
+            f"{pairing.missing[0].parent}: found no prediction {missing}; predict what is missing under the names of "
+            f"the references, or leave these studies out with --allow-missing.{others if pairing.extra else ''}"
         )
     return problems
 
