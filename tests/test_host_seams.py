@@ -31,7 +31,7 @@ from nnunet_temporal.trainers.variants import VARIANTS
 
 TRAINER_HOOKS = (
     "initialize", "configure_optimizers", "do_split", "get_dataloaders", "train_step", "validation_step",
-    "configure_rotation_dummyDA_mirroring_and_inital_patch_size", "build_network_architecture",
+    "configure_rotation_dummyDA_mirroring_and_inital_patch_size", "build_network_architecture", "save_checkpoint",
 )  # fmt: skip
 PLANNER_HOOKS = {
     "determine_transpose": ["self"],

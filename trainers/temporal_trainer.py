@@ -18,7 +18,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_temporal.atomic import write_json
+from nnunet_temporal.atomic import atomic_path, write_json
 from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.networks.build import build_frame_network, build_temporal_network
@@ -222,6 +222,14 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
         )
         next(augmenter)
         return augmenter
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Save as nnU-Net, but whole or not at all: a training killed while it saves must find one to resume from."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        with atomic_path(Path(filename)) as temporary:
+            super().save_checkpoint(str(temporary))
 
     def train_step(self, batch: dict) -> dict:
         """Hand the network whole clips; the step itself is nnU-Net's."""

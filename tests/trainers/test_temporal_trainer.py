@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.dummy
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,6 +267,22 @@ def test_prediction_mirrors_the_planned_axes_in_stock_nnunet(phantom, planned, a
     logits = predictor.predict_sliding_window_return_logits(torch.rand(1, 5, 33, 36))
     assert logits.shape == (3, 5, 33, 36)
     assert torch.isfinite(logits).all()
+
+
+def test_a_training_killed_while_it_saves_keeps_the_checkpoint_before(phantom, tmp_path, monkeypatch):
+    def break_off(_, file):
+        Path(file).write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    trainer, checkpoint = initialised(phantom), tmp_path / "fold_0" / "checkpoint_latest.pth"
+    checkpoint.parent.mkdir()
+    trainer.save_checkpoint(str(checkpoint))
+    before = checkpoint.read_bytes()
+    monkeypatch.setattr(torch, "save", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save_checkpoint(str(checkpoint))
+    assert checkpoint.read_bytes() == before
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
 def test_a_checkpoint_restores_weights_optimiser_and_epoch(phantom, tmp_path):
