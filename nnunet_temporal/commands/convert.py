@@ -1,11 +1,11 @@
 """``nnunet_temporal convert DATASET``: heart movies into a raw nnU-Net dataset with manifest and study-wise folds."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_temporal.commands.raw_folders import raw_and_known_folders
 from nnunet_temporal.datasets import acdc, nifti, sunnybrook
+from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.datasets.raw_writer import DatasetInfo, RawDataset, check_dataset_id, write_raw_dataset
 from nnunet_temporal.datasets.study_source import IGNORE
 from nnunet_temporal.errors import InputError
@@ -98,16 +98,11 @@ def _print_summary(dataset: RawDataset, info: DatasetInfo) -> None:
     unlabelled = [study.name for study in studies if not any(s.labelled_frames for s in study.sequences)]
     folds = " ".join(str(fold) for fold in range(len(dataset.splits)))
     print(f"Written: {dataset.folder}")
-    print(f"  studies          {len(studies)}, held out: {_listed(dataset.held_out) or 'none'}")
+    print(f"  studies          {len(studies)}, held out: {listed(dataset.held_out, _NAMED_AT_MOST) or 'none'}")
     if unlabelled:
-        print(f"  without labels   {_listed(unlabelled)}")
+        print(f"  without labels   {listed(unlabelled, _NAMED_AT_MOST)}")
     print(f"  sequences        {len(sequences)}")
     n_labelled = sum(len(sequence.labelled_frames) for sequence in sequences)
     print(f"  frames           {sum(sequence.n_frames for sequence in sequences)}, labelled: {n_labelled}")
     print(f"  folds            {len(dataset.splits)}, by study; pass -f {folds} wherever nnU-Net asks for folds")
     print(f"Next:  nnunet_temporal plan_and_preprocess -d {info.dataset_id}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    unnamed = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {unnamed} more" if unnamed > 0 else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_temporal import __version__
+from nnunet_temporal.datasets.problems import listed, raise_problems
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.evaluation.aggregate import TABLES, Summary, agreement, compare, summarise
 from nnunet_temporal.evaluation.console import comparison_lines, result_lines
@@ -14,7 +15,6 @@ from nnunet_temporal.evaluation.label_scheme import ROLES, LabelScheme, read_lab
 from nnunet_temporal.evaluation.measure import Measurements, check_studies, measure_studies
 from nnunet_temporal.evaluation.options import COMPATIBILITY_MODES, Options
 from nnunet_temporal.evaluation.pairs import Pairing, pair_studies
-from nnunet_temporal.evaluation.stack import raise_problems
 from nnunet_temporal.evaluation.write import SUMMARY_NAME, check_output, write_summary, write_table
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest
 
@@ -52,9 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output or arguments.pred
     _check_arguments(arguments, output)
     options = Options(arguments.nsd_tolerance, tuple(sorted(set(arguments.compat))), arguments.seed)
-    labels = read_label_scheme(
-        arguments.djfile or _beside_or_above(arguments.ref, "dataset.json", "-djfile"), dict(arguments.roles)
-    )
+    labels = read_label_scheme(_find_dataset_json(arguments), dict(arguments.roles))
     manifest = _find_manifest(arguments)
     pairings = [
         pair_studies(arguments.ref, folder, manifest)
@@ -92,24 +90,24 @@ def _check_arguments(arguments: argparse.Namespace, output: Path) -> None:
     check_output(output)
 
 
-def _beside_or_above(reference: Path, name: str, argument: str) -> Path:
-    """Return a file in the reference folder or in its parent."""
+def _beside_or_above(reference: Path, name: str) -> Path | None:
+    """Return a file in the reference folder or in its parent; None when it is in neither."""
     places = [reference / name, reference.resolve().parent / name]
-    for place in places:
-        if place.is_file():
-            return place
-    raise InputError(f"{name}: not found in {reference} or its parent; name it with {argument}")
+    return next((place for place in places if place.is_file()), None)
+
+
+def _find_dataset_json(arguments: argparse.Namespace) -> Path:
+    """Return the dataset.json that was named or lies beside the reference."""
+    path = arguments.djfile or _beside_or_above(arguments.ref, "dataset.json")
+    if path is None:
+        raise InputError(f"dataset.json: not found in {arguments.ref} or its parent; name it with -djfile")
+    return path
 
 
 def _find_manifest(arguments: argparse.Namespace) -> Manifest | None:
     """Return the manifest that was named or lies beside the reference; None when there is none to find."""
-    if arguments.manifest is not None:
-        return Manifest.read(arguments.manifest)
-    try:
-        path = _beside_or_above(arguments.ref, MANIFEST_NAME, "-manifest")
-    except InputError:
-        return None
-    return Manifest.read(path)
+    path = arguments.manifest or _beside_or_above(arguments.ref, MANIFEST_NAME)
+    return None if path is None else Manifest.read(path)
 
 
 def _missing(pairings: list[Pairing]) -> list[str]:
@@ -118,18 +116,13 @@ def _missing(pairings: list[Pairing]) -> list[str]:
     for pairing in pairings:
         if not pairing.missing:
             continue
-        missing = _listed([path.name for path in pairing.missing])
-        others = f" Found masks of other names: {_listed(pairing.extra)} (see split --drop-suffix)."
+        missing = listed([path.name for path in pairing.missing], _NAMED_AT_MOST)
+        others = f" Found masks of other names: {listed(pairing.extra, _NAMED_AT_MOST)} (see split --drop-suffix)."
         problems.append(
             f"{pairing.missing[0].parent}: found no prediction {missing}; predict what is missing under the names of "
             f"the references, or leave these studies out with --allow-missing.{others if pairing.extra else ''}"
         )
     return problems
-
-
-def _listed(names: list[str]) -> str:
-    unnamed = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {unnamed} more" if unnamed > 0 else "")
 
 
 def _keep_common_studies(pairings: list[Pairing]) -> None:

@@ -1,6 +1,6 @@
 """One report for many bad files: a folder of hundreds is checked once, not mended error by error."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from nnunet_temporal.errors import InputError
@@ -28,8 +28,23 @@ def apply_to_all(items: Iterable[Item], action: Callable[[Item], Result]) -> lis
             results.append(action(item))
         except InputError as error:
             problems.append(str(error))
+    raise_problems(problems)
+    return results
+
+
+def raise_problems(problems: list[str]) -> None:
+    """Report all problems at once.
+
+    Raises:
+        InputError: There is at least one.
+    """
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:
         raise InputError("\n  - ".join([f"{len(problems)} inputs cannot be used:", *problems]))
-    return results
+
+
+def listed(names: Sequence[str], at_most: int) -> str:
+    """Join names by commas; those beyond ``at_most`` are only counted."""
+    unnamed = len(names) - at_most
+    return ", ".join(names[:at_most]) + (f" and {unnamed} more" if unnamed > 0 else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_temporal.datasets.image_io import read_header, read_labels
+from nnunet_temporal.datasets.problems import raise_problems
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.evaluation.label_scheme import LabelScheme
 from nnunet_temporal.evaluation.pairs import StackFiles, StudyFiles
@@ -82,18 +83,6 @@ class Stack:
 def check_study(study: StudyFiles, labels: LabelScheme) -> list[str]:
     """Read all files of a study and return every problem found; empty when all is well."""
     return [problem for files in study.stacks for problem in _read_both(files, labels)[1]]
-
-
-def raise_problems(problems: list[str]) -> None:
-    """Report all problems at once.
-
-    Raises:
-        InputError: There is at least one.
-    """
-    if len(problems) == 1:
-        raise InputError(problems[0])
-    if problems:
-        raise InputError("\n  - ".join([f"{len(problems)} inputs cannot be used:", *problems]))
 
 
 def read_stack(files: StackFiles, labels: LabelScheme) -> Stack:

@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
 from nnunet_temporal.atomic import atomic_path
-from nnunet_temporal.datasets.problems import apply_to_all
+from nnunet_temporal.datasets.problems import apply_to_all, listed
 from nnunet_temporal.errors import InputError
 
 # Files of nnU-Net. Of the record of a prediction, merging needs to know which sequences were predicted.
@@ -154,10 +154,9 @@ def _check_agreement(members: Sequence[Member], n_channels: int) -> None:
             )
         differing = sorted(set(member.files) ^ set(first.files))
         if differing:
-            more = f" and {len(differing) - _NAMED_AT_MOST} more" if len(differing) > _NAMED_AT_MOST else ""
             raise InputError(
                 f"{first.folder} and {member.folder}: cases that only one of them holds: "
-                f"{', '.join(differing[:_NAMED_AT_MOST])}{more}; both models must have predicted the same cases"
+                f"{listed(differing, _NAMED_AT_MOST)}; both models must have predicted the same cases"
             )
 
     def check(case: str) -> None:

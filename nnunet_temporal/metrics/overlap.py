@@ -118,27 +118,6 @@ def pooled_dice(counts: Iterable[OverlapCounts]) -> float:
     return sum(counts, OverlapCounts(0, 0, 0)).dice()
 
 
-def counts_per_label(
-    prediction: np.ndarray, reference: np.ndarray, labels: Iterable[int], ignore_label: int | None = None
-) -> dict[int, OverlapCounts]:
-    """Count the voxels of each label of two label maps and of their intersection.
-
-    Args:
-        prediction: Integer label map of any shape.
-        reference: Integer label map of the same shape.
-        labels: The label values to count.
-        ignore_label: Voxels with this value in ``reference`` are not counted. None counts all.
-
-    Returns:
-        Label value to counts.
-
-    Raises:
-        ValueError: If the shapes differ.
-    """
-    valid = None if ignore_label is None else reference != ignore_label
-    return {label: overlap_counts(prediction == label, reference == label, valid) for label in labels}
-
-
 def dice_per_label(
     prediction: np.ndarray, reference: np.ndarray, labels: Iterable[int], ignore_label: int | None = None
 ) -> dict[int, float]:
@@ -156,9 +135,8 @@ def dice_per_label(
     Raises:
         ValueError: If the shapes differ.
     """
-    return {
-        label: counts.dice() for label, counts in counts_per_label(prediction, reference, labels, ignore_label).items()
-    }
+    valid = None if ignore_label is None else reference != ignore_label
+    return {label: dice(prediction == label, reference == label, valid) for label in labels}
 
 
 def legacy_rowwise_dice(prediction: np.ndarray, reference: np.ndarray) -> float:

@@ -7,7 +7,6 @@ import pytest
 
 from nnunet_temporal.metrics.overlap import (
     OverlapCounts,
-    counts_per_label,
     dice,
     dice_per_label,
     iou,
@@ -94,8 +93,9 @@ def test_dice_per_label_leaves_out_ignored_voxels() -> None:
     assert dice_per_label(prediction, reference, (1, 2), ignore_label=3) == pytest.approx({1: 2 / 3, 2: 2 / 3})
 
 
-def test_counts_per_label_count_each_label_by_itself() -> None:
-    counts = counts_per_label(np.array([1, 1, 2, 0]), np.array([1, 2, 2, 2]), (1, 2))
+def test_each_label_is_counted_by_itself() -> None:
+    prediction, reference = np.array([1, 1, 2, 0]), np.array([1, 2, 2, 2])
+    counts = {label: overlap_counts(prediction == label, reference == label) for label in (1, 2)}
     assert counts == {1: OverlapCounts(1, 2, 1), 2: OverlapCounts(1, 1, 3)}
 
 
