@@ -47,6 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LOW-HIGH",
         help=f"heart beats in a sequence, drawn for each study; 1 makes cyclic ones (default: {usual})",
     )
+    parser.add_argument(
+        "--lost-segment",
+        action="store_true",
+        help="echo: a segment of the ventricle's wall is lost for a third of every beat, in half of the studies at ED "
+        "or ES; the masks stay those of the whole heart",
+    )
+    parser.add_argument(
+        "--jitter",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="each beat is up to this share longer or shorter, 0.15 for instance; not with --beats 1 (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other studies (default: %(default)s)")
     parser.add_argument("--name", help="dataset name (default: PhantomCine or PhantomEcho)")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset if it exists")
@@ -63,7 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
         size=arguments.size,
         frames_per_cycle=arguments.frames_per_cycle,
         beats=arguments.beats or modality.beats,
+        jitter=arguments.jitter,
         seed=arguments.seed,
+        lost_segment=arguments.lost_segment,
     )
     name = arguments.name or f"Phantom{arguments.modality.capitalize()}"
     info = DatasetInfo(arguments.dataset_id, name, modality.labels, modality.channel)

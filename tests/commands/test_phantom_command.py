@@ -53,13 +53,18 @@ def test_phantoms_become_a_raw_dataset_and_a_summary(nnunet_folders, capsys):
 def test_every_option_reaches_the_plan(planned):
     words = ("--unlabelled", 3, "--test", 2, "--size", 64, "--frames-per-cycle", "12.5-40", "--beats", "0.5-2")
     plan, info = planned("-d", 7, "--modality", "echo", "-n", 4, *words, "--seed", 11, "--name", "Mine")
-    assert plan == PhantomPlan("echo", 4, 3, 2, 64, (12.5, 40.0), (0.5, 2.0), 11)
+    assert plan == PhantomPlan("echo", 4, 3, 2, 64, (12.5, 40.0), (0.5, 2.0), seed=11)
     assert (info.dataset_id, info.name, info.channel) == (7, "Mine", "US")
 
 
 def test_a_cine_has_one_beat_and_an_echo_a_few_unless_told_otherwise(planned):
     beats = {modality: planned("-d", 7, "--modality", modality, "-n", 2)[0].beats for modality in ("cine", "echo")}
     assert beats == {"cine": (1.0, 1.0), "echo": (0.5, 4.0)}
+
+
+def test_a_segment_is_lost_only_if_asked_for(planned):
+    plans = [planned("-d", 7, "--modality", "echo", "-n", 2, *words)[0] for words in ([], ["--lost-segment"])]
+    assert [plan.lost_segment for plan in plans] == [False, True]
 
 
 def test_one_number_is_a_range_of_that_number(planned):

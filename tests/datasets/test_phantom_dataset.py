@@ -96,6 +96,15 @@ def test_the_manifest_names_ed_and_es_of_labelled_studies_only(raw):
         assert (sequence.ed, sequence.es) == known
 
 
+def test_the_truth_says_for_every_frame_whether_a_segment_is_lost(raw, tmp_path):
+    assert {entry["lost_segment"] for entry in facts(raw).values()} == {None}
+    entries = facts(write(tmp_path, plan_of("echo", lost_segment=True))).values()
+    for entry in entries:
+        affected = entry["lost_segment"]["affected"]
+        assert len(affected) == entry["n_frames"]
+        assert sum(affected) == pytest.approx(len(affected) / 3, abs=1)
+
+
 @pytest.mark.parametrize("modality", sorted(MODALITIES))
 def test_nothing_but_ed_and_es_of_labelled_studies_reaches_what_training_reads(modality, tmp_path, monkeypatch):
     # The same studies with all other truth destroyed must give the same files, bit by bit.
@@ -196,6 +205,7 @@ def test_whole_beats_are_cyclic_and_others_are_not():
         ("n_unlabelled", -1, "--unlabelled: found -1, expected 0 or more"),
         ("n_test", -1, "--test: found -1, expected 0 or more"),
         ("size", 31, "--size: found 31, expected 32 or more"),
+        ("lost_segment", True, "--lost-segment: found with --modality cine, possible with echo only"),
         ("seed", -1, "--seed: found -1, expected 0 or more"),
         ("frames_per_cycle", (4, 20), "--frames-per-cycle: found 4, expected 8 or more"),
         ("frames_per_cycle", (float("nan"), 20), "--frames-per-cycle: found nan, expected 8 or more"),

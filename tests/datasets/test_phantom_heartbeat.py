@@ -124,3 +124,70 @@ def test_impossible_fields_are_refused(field, value):
 def test_impossible_ranges_are_refused(limits):
     with pytest.raises(ValueError, match="frames_per_cycle_range"):
         Heartbeat.draw(np.random.default_rng(0), limits)
+
+
+def test_the_phase_runs_faster_in_shorter_beats():
+    # Beats of 4, 8 and, over again, 4 frames.
+    phases = beat(frames_per_cycle=8.0, beats=2.5, beat_lengths=(0.5, 1.0)).phases()
+    assert phases == pytest.approx([0, 0.25, 0.5, 0.75, *(1 + np.arange(8) / 8), 2.0, 2.25])
+
+
+def test_the_first_length_is_that_of_the_beat_the_first_frame_is_in():
+    # Phase -0.5 is half way through a beat of 4 frames, two before the next one.
+    phases = beat(frames_per_cycle=8.0, beats=1.0, start_phase=-0.5, beat_lengths=(0.5, 1.0)).phases()
+    assert phases == pytest.approx([-0.5, -0.25, 0.0, 0.125, 0.25, 0.375])
+
+
+def test_true_frames_per_cycle_are_frames_over_the_beats_they_cover():
+    assert beat(frames_per_cycle=8.0, beats=2.0, beat_lengths=(0.5, 1.0)).true_frames_per_cycle == pytest.approx(6.0)
+    assert beat(frames_per_cycle=24.6, beats=1.5).true_frames_per_cycle == pytest.approx(24.6)
+
+
+def test_ed_and_es_are_the_nearest_frames_in_beats_of_any_length():
+    # ED after 0.5 beats of 8 frames, ES 0.33 of 16 frames later, 9.28.
+    heartbeat = beat(frames_per_cycle=8.0, beats=2.0, start_phase=-0.5, beat_lengths=(1.0, 2.0))
+    assert heartbeat.ed_es() == (4, 9)
+
+
+def test_an_irregular_beat_is_cyclic_only_where_its_frames_are_one_beat():
+    assert beat(frames_per_cycle=8.0, beats=1.0, beat_lengths=(0.5, 1.0)).is_cyclic
+    assert not beat(frames_per_cycle=8.0, beats=2.0, beat_lengths=(0.5, 1.0)).is_cyclic
+
+
+def test_drawn_jitter_stays_in_its_range_and_keeps_everything_else():
+    regular, jittered = (Heartbeat.draw(np.random.default_rng(3), (20, 30), (2, 4), j) for j in (0.0, 0.15))
+    assert regular.beat_lengths == () and len(jittered.beat_lengths) >= 3
+    assert 0.85 <= min(jittered.beat_lengths) < max(jittered.beat_lengths) <= 1.15
+    assert (regular.frames_per_cycle, regular.ef_percent) == (jittered.frames_per_cycle, jittered.ef_percent)
+
+
+def test_jitter_keeps_the_beats_that_the_frames_cover():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        heartbeat = Heartbeat.draw(rng, (12, 80), (0.5, 4), 0.15)
+        covered = heartbeat.n_frames / heartbeat.true_frames_per_cycle
+        # Half a frame of the shortest beat.
+        assert abs(covered - heartbeat.beats) <= 0.5 / (0.85 * heartbeat.frames_per_cycle) + 1e-9
+
+
+def test_sequences_with_jitter_hold_an_ed_and_the_es_after_it():
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        ed, es = Heartbeat.draw(rng, (8, 80), (0.5, 4), 0.5).ed_es()
+        assert ed is not None and es is not None and es > ed
+
+
+def test_one_drawn_beat_has_no_jitter():
+    assert Heartbeat.draw(np.random.default_rng(0), (12, 30), (1, 1), 0.15).is_cyclic
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 0.6, float("nan")])
+def test_impossible_jitter_is_refused(jitter):
+    with pytest.raises(ValueError, match="jitter"):
+        Heartbeat.draw(np.random.default_rng(0), jitter=jitter)
+
+
+@pytest.mark.parametrize("length", [0.0, -1.0, float("inf"), float("nan")])
+def test_impossible_beat_lengths_are_refused(length):
+    with pytest.raises(ValueError, match="beat_lengths"):
+        beat(beat_lengths=(1.0, length))

@@ -15,7 +15,8 @@ from nnunet_temporal.datasets.image_io import SEQUENCE_ENDING, Spacing, write_se
 from nnunet_temporal.datasets.phantom import apical_heart, short_axis
 from nnunet_temporal.datasets.phantom.cine import draw_cine_study
 from nnunet_temporal.datasets.phantom.echo import draw_echo_study
-from nnunet_temporal.datasets.phantom.heartbeat import MIN_BEATS, MIN_FRAMES_PER_CYCLE, Heartbeat
+from nnunet_temporal.datasets.phantom.heartbeat import MAX_JITTER, MIN_BEATS, MIN_FRAMES_PER_CYCLE, Heartbeat
+from nnunet_temporal.datasets.phantom.lost_segment import LABELLED_MOMENTS, LostSegment
 from nnunet_temporal.datasets.phantom.phantom_study import PhantomSequence, PhantomStudy
 from nnunet_temporal.datasets.raw_writer import DatasetInfo, RawDataset, check_dataset_id, write_raw_dataset
 from nnunet_temporal.datasets.study_source import StudySource
@@ -61,7 +62,10 @@ class PhantomPlan:
         size: Rows and columns of a frame, at least 32.
         frames_per_cycle: Smallest and largest number of frames in a beat.
         beats: Smallest and largest number of beats in a sequence.
+        jitter: Largest share by which a beat is longer or shorter than usual, at most 0.5.
         seed: Everything follows from it.
+        lost_segment: Whether each study loses a segment of its wall for a third of every beat; echo only. In every
+            other study it is lost at ED or ES, in the others at neither. The masks are those of the whole heart.
     """
 
     modality: str
@@ -71,7 +75,9 @@ class PhantomPlan:
     size: int = DEFAULT_SIZE
     frames_per_cycle: Range = DEFAULT_FRAMES_PER_CYCLE
     beats: Range = (1.0, 1.0)
+    jitter: float = 0.0
     seed: int = 0
+    lost_segment: bool = False
 
 
 def write_phantom_dataset(
@@ -123,13 +129,20 @@ def draw_study(plan: PhantomPlan, group: Group, index: int) -> PhantomStudy:
         The study, named by group and number.
     """
     rng = np.random.default_rng((plan.seed, get_args(Group).index(group), index))
-    heartbeat = Heartbeat.draw(rng, plan.frames_per_cycle, plan.beats)
-    return MODALITIES[plan.modality].draw(f"{group}{index:03d}", heartbeat, plan.size, rng)
+    heartbeat = Heartbeat.draw(rng, plan.frames_per_cycle, plan.beats, plan.jitter)
+    name = f"{group}{index:03d}"
+    if plan.lost_segment:
+        # ED, neither, ES, neither, ED, ...
+        moment = None if index % 2 else LABELLED_MOMENTS[index // 2 % 2]
+        return draw_echo_study(name, heartbeat, plan.size, rng, LostSegment.draw(rng.spawn(1)[0], heartbeat, moment))
+    return MODALITIES[plan.modality].draw(name, heartbeat, plan.size, rng)
 
 
 def _check_plan(plan: PhantomPlan) -> None:
     if plan.modality not in MODALITIES:
         raise InputError(f"--modality: found {plan.modality!r}, expected one of {', '.join(MODALITIES)}")
+    if plan.lost_segment and plan.modality != "echo":
+        raise InputError(f"--lost-segment: found with --modality {plan.modality}, possible with echo only")
     limits: dict[str, tuple[float, float]] = {
         "-n": (plan.n_studies, 2),
         "--unlabelled": (plan.n_unlabelled, 0),
@@ -138,10 +151,13 @@ def _check_plan(plan: PhantomPlan) -> None:
         "--seed": (plan.seed, 0),
         "--frames-per-cycle": (plan.frames_per_cycle[0], MIN_FRAMES_PER_CYCLE),
         "--beats": (plan.beats[0], MIN_BEATS),
+        "--jitter": (plan.jitter, 0),
     }
     for name, (found, least) in limits.items():
         if not found >= least:
             raise InputError(f"{name}: found {found:g}, expected {least:g} or more")
+    if plan.jitter > MAX_JITTER:
+        raise InputError(f"--jitter: found {plan.jitter:g}, expected {MAX_JITTER:g} or less")
     for name, (low, high) in {"--frames-per-cycle": plan.frames_per_cycle, "--beats": plan.beats}.items():
         if not low <= high < np.inf:
             raise InputError(f"{name}: found {low:g} to {high:g}, expected two rising numbers")
@@ -180,6 +196,7 @@ def _facts(study: PhantomStudy) -> dict[str, object]:
         "cases": list(_cases(study)),
         **asdict(study.heartbeat),
         "n_frames": study.heartbeat.n_frames,
+        "true_frames_per_cycle": study.heartbeat.true_frames_per_cycle,
         "cyclic": study.cyclic,
         "frame_interval_s": study.heartbeat.frame_interval_s,
         "ed": ed,
@@ -187,7 +204,12 @@ def _facts(study: PhantomStudy) -> dict[str, object]:
         "pixel_mm": study.pixel_mm,
         "slice_mm": study.slice_mm,
         "volumes_ml": {structure: volumes.tolist() for structure, volumes in study.volumes_ml.items()},
+        "lost_segment": None if study.lost_segment is None else _lost_facts(study.lost_segment, study.heartbeat),
     }
+
+
+def _lost_facts(lost: LostSegment, heartbeat: Heartbeat) -> dict[str, object]:
+    return {**asdict(lost), "affected": lost.is_affected(heartbeat.phases()).tolist()}
 
 
 def _sources(study: PhantomStudy, folder: Path, *, ignore: int, is_labelled: bool) -> list[StudySource]:

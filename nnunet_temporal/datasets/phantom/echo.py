@@ -7,6 +7,7 @@ import numpy as np
 from nnunet_temporal.datasets.phantom.apical_heart import VIEWS, ApicalHeart
 from nnunet_temporal.datasets.phantom.apical_view import ApicalView
 from nnunet_temporal.datasets.phantom.heartbeat import Heartbeat
+from nnunet_temporal.datasets.phantom.lost_segment import LostSegment
 from nnunet_temporal.datasets.phantom.moving_tissue import MovingTissue
 from nnunet_temporal.datasets.phantom.phantom_study import PhantomSequence, PhantomStudy
 from nnunet_temporal.datasets.phantom.scanner import Scanner
@@ -23,7 +24,9 @@ _PULSE_MM = 1.3
 _PULSE_PIXELS = 1.7
 
 
-def draw_echo_study(name: str, heartbeat: Heartbeat, size: int, rng: np.random.Generator) -> PhantomStudy:
+def draw_echo_study(
+    name: str, heartbeat: Heartbeat, size: int, rng: np.random.Generator, lost_segment: LostSegment | None = None
+) -> PhantomStudy:
     """Draw an echo study of the two apical views.
 
     Args:
@@ -31,6 +34,7 @@ def draw_echo_study(name: str, heartbeat: Heartbeat, size: int, rng: np.random.G
         heartbeat: Its clock.
         size: Height and width of the images in pixels, at least 32.
         rng: Source of all random numbers.
+        lost_segment: A segment of the wall that is lost in part of the beat; the masks stay those of the whole heart.
 
     Returns:
         The study: the sequences 2CH and 4CH, grey values in whole numbers 0 to 255, labels LV 1, MYO 2 and LA 3.
@@ -47,11 +51,12 @@ def draw_echo_study(name: str, heartbeat: Heartbeat, size: int, rng: np.random.G
     scanner = Scanner.draw(beams, rng)
     return PhantomStudy(
         name=name,
-        sequences=tuple(scan_view(view, scanner, pixel_points(size, pixel_mm), rng) for view in views),
+        sequences=tuple(scan_view(view, scanner, pixel_points(size, pixel_mm), rng, lost_segment) for view in views),
         heartbeat=heartbeat,
         volumes_ml=heart.volumes_ml(heartbeat.volume_share(heartbeat.phases())),
         pixel_mm=(pixel_mm, pixel_mm),
         cyclic=heartbeat.is_cyclic,
+        lost_segment=lost_segment,
     )
 
 
@@ -78,7 +83,13 @@ def pixel_points(size: int, pixel_mm: float) -> np.ndarray:
     return np.stack(np.meshgrid(y_mm, x_mm, indexing="ij"), -1)
 
 
-def scan_view(view: ApicalView, scanner: Scanner, pixels_mm: np.ndarray, rng: np.random.Generator) -> PhantomSequence:
+def scan_view(
+    view: ApicalView,
+    scanner: Scanner,
+    pixels_mm: np.ndarray,
+    rng: np.random.Generator,
+    lost_segment: LostSegment | None = None,
+) -> PhantomSequence:
     """Make the images and masks of one view.
 
     Args:
@@ -86,11 +97,12 @@ def scan_view(view: ApicalView, scanner: Scanner, pixels_mm: np.ndarray, rng: np
         scanner: The settings of the scanner.
         pixels_mm: (Y, X, 2) points to show.
         rng: Source of all random numbers.
+        lost_segment: A segment of the wall that is lost in part of the beat.
 
     Returns:
         The sequence; image and truth are 0 outside the sector.
     """
-    tissue = MovingTissue(view, scanner.beams, rng)
+    tissue = MovingTissue(view, scanner.beams, rng, lost_segment)
     gain_db, clutter = scanner.draw_gain_db(rng), scanner.draw_clutter(rng)
     in_sector = scanner.beams.contains(pixels_mm)
     images, masks = [], []

@@ -23,19 +23,24 @@ _SYSTOLE_SHARE_OFFSET_RANGE = (0.11, 0.15)
 _SYSTOLE_SHARE_RANGE = (0.28, 0.41)
 MIN_BEATS = 0.5
 MIN_FRAMES_PER_CYCLE = 8.0
+MAX_JITTER = 0.5
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A regular heart beat and the frames taken of it.
+    """A heart that beats, regularly unless told otherwise, and the frames taken of it.
+
+    Frames are evenly spaced in time. Where the lengths of beats differ, the phase runs faster in the shorter ones.
 
     Attributes:
-        frames_per_cycle: Frames in one beat, > 0; need not be whole.
+        frames_per_cycle: Frames in a beat of usual length, > 0; need not be whole.
         beats: Beats that the frames cover, > 0.
         ef_percent: Ejection fraction of the left ventricle, in (0, 100).
         systole_share: Share of the beat from ED to end systole (ES), in (0, 1).
-        cycle_s: Length of a beat in seconds, > 0.
+        cycle_s: Usual length of a beat in seconds, > 0.
         start_phase: Phase of the first frame.
+        beat_lengths: Lengths of the beats in shares of the usual one, each > 0, in turn from the beat of the first
+            frame and then over again. Empty for a regular heart.
 
     Raises:
         ValueError: A field lies outside its range.
@@ -47,17 +52,25 @@ class Heartbeat:
     systole_share: float
     cycle_s: float
     start_phase: float = 0.0
+    beat_lengths: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, upper in _UPPER_LIMITS.items():
             value = getattr(self, name)
             if not 0 < value < upper:
                 raise ValueError(f"{name} must be above 0 and below {upper}, got {value}")
+        if not all(0 < length < math.inf for length in self.beat_lengths):
+            raise ValueError(f"beat_lengths must be finite numbers above 0, got {self.beat_lengths}")
 
     @property
     def n_frames(self) -> int:
         """Number of frames, at least 1."""
-        return max(1, round(self.frames_per_cycle * self.beats))
+        return max(1, round(self._frame_after(self.beats)))
+
+    @property
+    def true_frames_per_cycle(self) -> float:
+        """Frames divided by the beats they cover: ``frames_per_cycle`` unless the lengths of the beats differ."""
+        return self.n_frames / float(self._beats_after(np.array(self.n_frames)))
 
     @property
     def frame_interval_s(self) -> float:
@@ -67,11 +80,11 @@ class Heartbeat:
     @property
     def is_cyclic(self) -> bool:
         """Whether the frames cover exactly one beat, so that the first frame follows the last."""
-        return math.isclose(self.frames_per_cycle, self.n_frames)
+        return math.isclose(self.true_frames_per_cycle, self.n_frames)
 
     def phases(self) -> np.ndarray:
         """Return the phase of every frame: (T,) float64, in beats, rising from ``start_phase``."""
-        return self.start_phase + np.arange(self.n_frames) / self.frames_per_cycle
+        return self.start_phase + self._beats_after(np.arange(self.n_frames))
 
     def volume_share(self, phase: np.ndarray | float) -> np.ndarray:
         """Compute how full the left ventricle is.
@@ -99,10 +112,10 @@ class Heartbeat:
         Each is None when no frame is within half a frame interval of it. A beat that is cut before its ES therefore
         has none, even when the ES of the beat before is in view.
         """
-        ed_phase = math.ceil(self.start_phase - 0.5 / self.frames_per_cycle)
+        first_length = (self.beat_lengths or (1.0,))[0]
+        ed_phase = math.ceil(self.start_phase - 0.5 / (self.frames_per_cycle * first_length))
         ed, es = (
-            round((phase - self.start_phase) * self.frames_per_cycle)
-            for phase in (ed_phase, ed_phase + self.systole_share)
+            round(self._frame_after(phase - self.start_phase)) for phase in (ed_phase, ed_phase + self.systole_share)
         )
         return (ed if ed < self.n_frames else None, es if es < self.n_frames else None)
 
@@ -112,6 +125,7 @@ class Heartbeat:
         rng: np.random.Generator,
         frames_per_cycle_range: tuple[float, float] = (12.0, 80.0),
         beats_range: tuple[float, float] = (0.5, 4.0),
+        jitter: float = 0.0,
     ) -> "Heartbeat":
         """Draw a heart beat whose frames always include an ED and the ES after it.
 
@@ -120,13 +134,17 @@ class Heartbeat:
             frames_per_cycle_range: Smallest and largest number of frames per beat, at least 8; drawn evenly on a
                 logarithmic scale. With a ``beats_range`` of (1, 1) the number is whole, so that the beat closes.
             beats_range: Smallest and largest number of beats, at least 0.5.
+            jitter: Each beat is up to this share longer or shorter than usual, in [0, 0.5]; drawn evenly. A
+                ``beats_range`` of (1, 1) has none: a beat that closes is followed by itself.
 
         Returns:
             The heart beat; its first frame is anywhere in the beat where ED and ES stay in view.
 
         Raises:
-            ValueError: A range is empty or starts below its minimum.
+            ValueError: A range is empty or starts below its minimum, or the jitter is outside its range.
         """
+        if not 0 <= jitter <= MAX_JITTER:
+            raise ValueError(f"jitter must be in [0, {MAX_JITTER:g}], got {jitter}")
         _check_range("frames_per_cycle_range", frames_per_cycle_range, MIN_FRAMES_PER_CYCLE)
         _check_range("beats_range", beats_range, MIN_BEATS)
         frames_per_cycle = float(np.exp(rng.uniform(*np.log(frames_per_cycle_range))))
@@ -136,11 +154,39 @@ class Heartbeat:
         cycle_s = float(rng.uniform(*_CYCLE_S_RANGE))
         # The last phase that is still nearest to a frame of this sequence; ES must not lie behind it.
         in_view = (max(1, round(frames_per_cycle * beats)) - 0.5) / frames_per_cycle
+        is_irregular = jitter > 0 and beats_range != (1, 1)
+        if is_irregular:
+            # In a short beat the last frame, rounded away, may hold this much more.
+            in_view -= 1 / ((1 - jitter) * frames_per_cycle)
         share = _SYSTOLE_S / cycle_s + rng.uniform(*_SYSTOLE_SHARE_OFFSET_RANGE)
         share = float(min(np.clip(share, *_SYSTOLE_SHARE_RANGE), 0.99 * in_view))
         ef_percent = float(rng.uniform(*_EF_PERCENT_RANGE))
         start_phase = -float(rng.uniform(0.0, min(0.99 * in_view - share, 1.0)))
-        return cls(frames_per_cycle, beats, ef_percent, share, cycle_s, start_phase)
+        # Nothing is drawn for a regular heart, so that its seeds keep their meaning.
+        lengths = rng.uniform(1 - jitter, 1 + jitter, math.ceil(beats) + 1).tolist() if is_irregular else ()
+        return cls(frames_per_cycle, beats, ef_percent, share, cycle_s, start_phase, tuple(lengths))
+
+    def _frame_after(self, beats: float) -> float:
+        """Return the frame, not rounded, that is this many beats after the first one."""
+        if not self.beat_lengths:
+            return beats * self.frames_per_cycle
+        phases, frames = self._beat_starts()
+        return float(np.interp(self.start_phase + beats, phases, frames))
+
+    def _beats_after(self, frames: np.ndarray) -> np.ndarray:
+        """Return the beats, any shape, from the first frame to others; the inverse of :meth:`_frame_after`."""
+        if not self.beat_lengths:
+            return frames / self.frames_per_cycle
+        phases, starts = self._beat_starts()
+        return np.interp(frames, starts, phases) - self.start_phase
+
+    def _beat_starts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return phase and frame at which each beat starts, from that of the first frame to two after the last one."""
+        phases = math.floor(self.start_phase) + np.arange(math.ceil(self.beats) + 4)
+        lengths = np.resize(self.beat_lengths, len(phases) - 1)
+        since_first_start = np.concatenate([[0.0], np.cumsum(lengths)])
+        before = lengths[0] * (self.start_phase - phases[0])
+        return phases, (since_first_start - before) * self.frames_per_cycle
 
 
 _UPPER_LIMITS = {

@@ -7,6 +7,7 @@ import numpy as np
 
 from nnunet_temporal.datasets.phantom.apical_heart import ApicalOutline
 from nnunet_temporal.datasets.phantom.apical_view import ApicalView
+from nnunet_temporal.datasets.phantom.lost_segment import LostSegment
 from nnunet_temporal.datasets.phantom.speckle import (
     BeamGrid,
     amplitude,
@@ -72,9 +73,13 @@ class MovingTissue:
         view: The view.
         beams: The scan that looks at it.
         rng: Source of all random numbers.
+        lost: The segment of the wall that is lost in part of the beat. No other segment drops out then, so that the
+            wall is seen wherever it is not lost.
     """
 
-    def __init__(self, view: ApicalView, beams: BeamGrid, rng: np.random.Generator) -> None:
+    def __init__(
+        self, view: ApicalView, beams: BeamGrid, rng: np.random.Generator, lost: LostSegment | None = None
+    ) -> None:
         self.view, self.beams = view, beams
         points_mm, self.reflections = draw_scatterers(beams, rng)
         self.places_mm = view.to_heart(points_mm, 0.0)
@@ -83,6 +88,12 @@ class MovingTissue:
         self.dropouts = [Dropout.draw(rng) for _ in range(rng.integers(1, 3))]
         self.losses_db = [dropout.largest_loss_db(self.places_mm, view.outline(0.0)) for dropout in self.dropouts]
         self.leaflet_reflections = _LEAFLET_REFLECTION * random_phases(2 * _LEAFLET_POINTS, rng)
+        self.lost = lost
+        if lost is not None:
+            self.dropouts, self.losses_db = [], []
+            self.lost_weight = lost.weight(self.places_mm, view.outline(0.0))
+            # Its own stream: all else is drawn as it would be without the segment.
+            self.lost_rng = rng.spawn(1)[0]
 
     def signal(self, phase: float, rng: np.random.Generator) -> np.ndarray:
         """Return what the beams receive at a phase: (R, A) complex.
@@ -92,11 +103,23 @@ class MovingTissue:
         losses = zip(self.dropouts, self.losses_db, strict=True)
         level_db = self.level_db - sum(dropout.strength(phase) * loss_db for dropout, loss_db in losses)
         reflections = self.reflections * amplitude(level_db)
+        if self.lost is not None:
+            reflections = self._without_lost_segment(self.lost, reflections, level_db, phase)
         reflections[self.blood] *= random_phases(len(self.blood), rng)
         valve_mm = leaflets(self.view.outline(phase), valve_opening(self.view, phase), _LEAFLET_POINTS)
         points_mm = [self.view.follow(self.places_mm, phase), self.view.to_scan(valve_mm, phase)]
         strengths = [reflections, self.leaflet_reflections]
         return echo_signal(np.concatenate(points_mm), np.concatenate(strengths), self.beams)
+
+    def _without_lost_segment(
+        self, lost: LostSegment, reflections: np.ndarray, level_db: np.ndarray, phase: float
+    ) -> np.ndarray:
+        """Turn the reflections (N,) of the segment's tissue into those of blood, as far as it is lost."""
+        share = self.lost_weight * lost.loss(phase)
+        fading = amplitude(-share * np.maximum(level_db - BLOOD_DB, 0.0))
+        # Where blood has taken over, speckle changes from frame to frame as in the cavity.
+        flowing = random_phases(len(share), self.lost_rng)
+        return reflections * fading * np.where(share > 0.5, flowing, 1.0)
 
 
 def leaflets(outline: ApicalOutline, opening: float, n_points: int) -> np.ndarray:

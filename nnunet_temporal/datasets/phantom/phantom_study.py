@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_temporal.datasets.phantom.heartbeat import Heartbeat
+from nnunet_temporal.datasets.phantom.lost_segment import LostSegment
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class PhantomStudy:
         pixel_mm: In-plane spacing (y, x) in mm.
         slice_mm: Distance between the centres of neighbouring slices in mm, None for views.
         cyclic: Whether the frames cover exactly one beat.
+        lost_segment: The segment of the ventricle's wall that is lost in part of the beat, None when none is.
     """
 
     name: str
@@ -46,3 +48,4 @@ class PhantomStudy:
     pixel_mm: tuple[float, float]
     slice_mm: float | None = None
     cyclic: bool = False
+    lost_segment: LostSegment | None = None
