@@ -1,5 +1,6 @@
 """The keys nnunet_temporal adds to nnU-Net's plans, read and written here and nowhere else."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -8,6 +9,16 @@ from nnunet_temporal.errors import InputError
 
 TEMPORAL_CONFIGURATION = "2dt"
 _KEY = "temporal"
+_POSITIVE = (
+    "clip_length",
+    "decoded_frames",
+    "frame_stride",
+    "heads",
+    "key_size",
+    "value_size",
+    "matching_patch",
+    "matching_top_k",
+)
 
 
 @dataclass(frozen=True)
@@ -22,9 +33,15 @@ class TemporalConfig:
         heads: Memory heads per stage.
         key_size: Key channels per head (d_k).
         value_size: Value channels per head (d_v).
+        matching_patch: Side P of the patches that patch-level memory matching compares, in pixels of the deepest memory
+            stage; even, and windows of half a patch apart tile that stage's feature map.
+        matching_top_k: Patches of the memory that a patch of the frame reads from (K).
+        neighbourhood: Odd extents (T, Y, X) of the window that neighbourhood modules attend to, in frames of the clip
+            and pixels of the memory stage.
         mirror_axes: In-plane axes that may be flipped, 1 = Y and 2 = X of a (T, Y, X) patch; None for no mirroring.
         rotation_degrees: Largest in-plane rotation of the augmentation, in degrees.
         seed: Seed of everything random in training.
+        reasons: One line per choice of the planner, for people; nothing reads them.
     """
 
     clip_length: int
@@ -34,13 +51,16 @@ class TemporalConfig:
     heads: int
     key_size: int
     value_size: int
+    matching_patch: int
+    matching_top_k: int
+    neighbourhood: tuple[int, int, int]
     mirror_axes: tuple[int, ...] | None
     rotation_degrees: float
     seed: int
+    reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        positive = ("clip_length", "decoded_frames", "frame_stride", "heads", "key_size", "value_size")
-        for name in positive:
+        for name in _POSITIVE:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise InputError(f"plans: {_KEY}.{name} must be a positive integer, got {value!r}")
@@ -54,8 +74,23 @@ class TemporalConfig:
         if not isinstance(self.rotation_degrees, int | float) or not 0 <= self.rotation_degrees <= 180:
             raise InputError(f"plans: {_KEY}.rotation_degrees must lie in 0..180, got {self.rotation_degrees!r}")
         stages = self.memory_stages
-        if any(type(stage) is not int or stage < 0 for stage in stages) or list(stages) != sorted(set(stages)):
+        if (
+            not isinstance(stages, tuple)
+            or any(type(stage) is not int or stage < 0 for stage in stages)
+            or list(stages) != sorted(set(stages))
+        ):
             raise InputError(f"plans: {_KEY}.memory_stages must be ascending encoder stages from 0, got {stages}")
+        if self.matching_patch % 2:
+            raise InputError(f"plans: {_KEY}.matching_patch must be even, got {self.matching_patch}")
+        window = self.neighbourhood
+        if (
+            not isinstance(window, tuple)
+            or len(window) != 3
+            or any(type(extent) is not int or extent < 1 or extent % 2 == 0 for extent in window)
+        ):
+            raise InputError(f"plans: {_KEY}.neighbourhood must be three odd extents (T, Y, X), got {window}")
+        if any(not isinstance(reason, str) for reason in self.reasons):
+            raise InputError(f"plans: {_KEY}.reasons must be lines of text, got {self.reasons}")
         if self.mirror_axes is not None and self.mirror_axes not in ((1,), (2,), (1, 2)):
             raise InputError(
                 f"plans: {_KEY}.mirror_axes must be null or hold axes 1 (Y) and 2 (X) only, got {self.mirror_axes}. "
@@ -78,20 +113,61 @@ class TemporalConfig:
                 "Run 'nnunet_temporal plan_and_preprocess' and train with its plans: "
                 f"nnUNetv2_train DATASET {TEMPORAL_CONFIGURATION} FOLD -p nnUNetTemporalPlans"
             )
-        entries = dict(configuration[_KEY])
+        entries = configuration[_KEY]
+        if not isinstance(entries, Mapping):
+            raise InputError(f"plans: '{_KEY}' must be an object of named values, got {entries!r}")
         expected = {field.name for field in fields(cls)}
         if set(entries) != expected:
             raise InputError(
                 f"plans: '{_KEY}' lacks {sorted(expected - set(entries))} and has unknown keys "
                 f"{sorted(set(entries) - expected)}. Plan the dataset again with this version of nnunet_temporal."
             )
-        entries["memory_stages"] = tuple(entries["memory_stages"])
-        entries["mirror_axes"] = None if entries["mirror_axes"] is None else tuple(entries["mirror_axes"])
-        return cls(**entries)
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in entries.items()}
+        return cls(**values)
 
     def to_configuration(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """Return a copy of a configuration of the plans with these temporal keys added, ready for JSON."""
-        entries = asdict(self)
-        entries["memory_stages"] = list(self.memory_stages)
-        entries["mirror_axes"] = None if self.mirror_axes is None else list(self.mirror_axes)
+        entries = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {**configuration, _KEY: entries}
+
+
+def check_configuration(configuration: Mapping[str, Any]) -> None:
+    """Check a temporal configuration against itself, because people edit plans by hand.
+
+    Args:
+        configuration: ``ConfigurationManager.configuration``.
+
+    Raises:
+        InputError: Names the entry, what was found and what the rest of the plans asks for.
+    """
+    temporal = TemporalConfig.from_configuration(configuration)
+    patch, strides = configuration["patch_size"], configuration["architecture"]["arch_kwargs"]["strides"]
+    if len(patch) != 3 or len(configuration["spacing"]) != 2:
+        raise InputError(
+            "plans: a temporal configuration has a patch_size (T, Y, X) and a spacing (Y, X), because time is never "
+            f"resampled; got {patch} and {configuration['spacing']}"
+        )
+    if type(configuration["batch_size"]) is not int or configuration["batch_size"] < 1:
+        raise InputError(f"plans: batch_size must be a number of clips, got {configuration['batch_size']!r}")
+    if any(len(stride) != 3 or stride[0] != 1 for stride in strides):
+        raise InputError(f"plans: strides must start with 1, because nothing is pooled along time, got {strides}")
+    if temporal.memory_stages and max(temporal.memory_stages) >= len(strides):
+        raise InputError(
+            f"plans: {_KEY}.memory_stages {list(temporal.memory_stages)} go beyond the encoder's {len(strides)} stages"
+        )
+    for axis, size in enumerate(patch[1:], start=1):
+        _check_axis(temporal, size, [stride[axis] for stride in strides])
+
+
+def _check_axis(temporal: TemporalConfig, size: int, strides: list[int]) -> None:
+    whole = math.prod(strides)
+    if size < 1 or size % whole:
+        raise InputError(f"plans: patch_size {size} must be a multiple of {whole}, the product of its axis' strides")
+    if not temporal.memory_stages:
+        return
+    side, patch = size // math.prod(strides[: temporal.memory_stages[-1] + 1]), temporal.matching_patch
+    if patch > side or (side - patch) % (patch // 2):
+        raise InputError(
+            f"plans: {_KEY}.matching_patch {patch} does not tile a feature map of {side} pixels in steps of half a "
+            "patch; 2 always does"
+        )

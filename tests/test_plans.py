@@ -6,7 +6,7 @@ import json
 import pytest
 
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.plans import TemporalConfig
+from nnunet_temporal.plans import TemporalConfig, check_configuration
 
 VALID = {
     "clip_length": 6,
@@ -16,6 +16,9 @@ VALID = {
     "heads": 4,
     "key_size": 16,
     "value_size": 32,
+    "matching_patch": 4,
+    "matching_top_k": 4,
+    "neighbourhood": (3, 5, 5),
     "mirror_axes": (1, 2),
     "rotation_degrees": 15.0,
     "seed": 12345,
@@ -70,3 +73,53 @@ def test_missing_and_unknown_keys_are_named():
     del entries["seed"]
     with pytest.raises(InputError, match=r"lacks \['seed'\] and has unknown keys \['colour'\]"):
         TemporalConfig.from_configuration({"temporal": {**entries, "colour": 1}})
+
+
+@pytest.mark.parametrize("patch", [1, 3, 5])
+def test_an_odd_matching_patch_is_refused(patch):
+    with pytest.raises(InputError, match=f"matching_patch must be even, got {patch}"):
+        TemporalConfig(**{**VALID, "matching_patch": patch})
+
+
+@pytest.mark.parametrize("window", [(3, 5), (3, 4, 5), (0, 1, 1), (3.0, 3, 3)])
+def test_a_neighbourhood_has_three_odd_extents(window):
+    with pytest.raises(InputError, match="neighbourhood must be three odd extents"):
+        TemporalConfig(**{**VALID, "neighbourhood": window})
+
+
+def full_configuration(**changes) -> dict:
+    """Return a whole configuration, with entries replaced; those of TemporalConfig among them."""
+    temporal = {name: changes.pop(name) for name in list(changes) if name in VALID}
+    strides = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [1, 2, 2], [1, 2, 1]]
+    plain = {
+        "batch_size": 4,
+        "patch_size": [25, 64, 32],
+        "spacing": [1.25, 1.25],
+        "architecture": {"arch_kwargs": {"strides": changes.pop("strides", strides)}},
+    }
+    stages = {"memory_stages": (2, 3), "matching_patch": 4}
+    return TemporalConfig(**{**VALID, **stages, **temporal}).to_configuration({**plain, **changes})
+
+
+def test_a_planned_configuration_is_accepted():
+    check_configuration(full_configuration())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"memory_stages": (5,)}, r"memory_stages \[5\] go beyond the encoder's 5 stages"),
+        ({"patch_size": [64, 32]}, r"has a patch_size \(T, Y, X\) and a spacing \(Y, X\)"),
+        ({"spacing": [10.0, 1.25, 1.25]}, "time is never resampled"),
+        ({"patch_size": [25, 65, 32]}, "patch_size 65 must be a multiple of 16"),
+        ({"patch_size": [25, 64, 36]}, "patch_size 36 must be a multiple of 8"),
+        ({"batch_size": 0}, "batch_size must be a number of clips, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a number of clips, got 2.5"),
+        ({"strides": [[1, 1, 1], [2, 2, 2]]}, "strides must start with 1"),
+        ({"matching_patch": 6}, "matching_patch 6 does not tile a feature map of 8 pixels"),
+        ({"matching_patch": 10}, "matching_patch 10 does not tile a feature map of 8 pixels"),
+    ],
+)
+def test_a_configuration_edited_into_a_contradiction_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        check_configuration(full_configuration(**change))

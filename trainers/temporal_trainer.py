@@ -1,8 +1,7 @@
 """The nnU-Net trainer all temporal trainers derive from."""
 
-from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,14 +21,17 @@ from nnunet_temporal.atomic import atomic_path, write_json
 from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.networks.build import build_frame_network, build_temporal_network
+from nnunet_temporal.networks.memory_network import SeededClip
+from nnunet_temporal.networks.refinement_head import RefinementHead
 from nnunet_temporal.networks.temporal_module import TemporalModule
 from nnunet_temporal.networks.temporal_unet import Clip
-from nnunet_temporal.plans import TemporalConfig
+from nnunet_temporal.plans import TemporalConfig, check_configuration
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, check_splits, study_splits
 from nnunet_temporal.training.clip_loader import ClipLoader
 from nnunet_temporal.training.clip_sampling import ClipSampler
 from nnunet_temporal.training.clip_transforms import clip_training_transforms, clip_validation_transforms
 from nnunet_temporal.training.labels import with_ignore_label
+from nnunet_temporal.training.sequence_loader import SequenceLoader
 
 Augmenter: TypeAlias = SingleThreadedAugmenter | MultiThreadedAugmenter
 
@@ -37,7 +39,7 @@ _SCALING = (0.85, 1.25)
 """nnU-Net's assumption about zoom when it sizes the crop that is augmented."""
 
 
-class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
+class nnUNetTrainerTemporal(nnUNetTrainer):
     """Trains on clips of sequences; a subclass says which temporal module the network gets.
 
     Loss, optimiser, schedule, logging, checkpoints, validation and prediction are nnU-Net's. What changes: batches
@@ -72,10 +74,11 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
         """Take nnU-Net's arguments; see ``nnUNetTrainer``.
 
         Raises:
-            InputError: The configuration of the plans is not temporal.
+            InputError: The configuration of the plans is not temporal, or contradicts itself.
             NotImplementedError: The configuration is part of a cascade.
         """
         super().__init__(plans, configuration, fold, with_ignore_label(dataset_json), device)
+        check_configuration(self.configuration_manager.configuration)
         self.temporal = TemporalConfig.from_configuration(self.configuration_manager.configuration)
         if self.is_cascaded:
             raise NotImplementedError(f"{type(self).__name__} does not support cascades, got {configuration}")
@@ -86,9 +89,26 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
         self.save_every = max(1, min(self.save_every, self.num_epochs // 10))
 
     @staticmethod
-    @abstractmethod
-    def build_temporal_module(channels: int, temporal: TemporalConfig) -> TemporalModule:
-        """Build the temporal module for encoder features of ``channels`` channels."""
+    def build_temporal_module(channels: int, temporal: TemporalConfig, classes: int) -> TemporalModule:
+        """Build the temporal module for encoder features of ``channels`` channels in a network of ``classes`` outputs.
+
+        Outputs are the channels of the logits: labels with the background, or regions. A method that is no module on
+        features overrides ``add_memory`` instead.
+        """
+        raise NotImplementedError("a temporal trainer says which temporal module its network gets")
+
+    @staticmethod
+    def build_refinement_head(
+        channels: tuple[int, ...], temporal: TemporalConfig, classes: int
+    ) -> RefinementHead | None:
+        """Build what corrects the decoder's logits, or None.
+
+        Args:
+            channels: Channels of the decoder's stages, full resolution first.
+            temporal: The temporal keys of the plans.
+            classes: Channels of the logits, as in ``build_temporal_module``.
+        """
+        return None
 
     @classmethod
     def build_network_architecture(
@@ -105,11 +125,25 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
         frame_network = build_frame_network(
             architecture, num_input_channels, num_output_channels, enable_deep_supervision
         )
+        return cls.add_memory(frame_network, temporal, num_input_channels, num_output_channels)
+
+    @classmethod
+    def add_memory(cls, frame_network: nn.Module, temporal: TemporalConfig, channels: int, classes: int) -> nn.Module:
+        """Build the network around nnU-Net's 2D network.
+
+        Args:
+            frame_network: The planned 2D U-Net, initialised.
+            temporal: The temporal keys of the plans.
+            channels: Channels of the images.
+            classes: Channels of the logits, as in ``build_temporal_module``.
+        """
         return build_temporal_network(
             frame_network,
             temporal.memory_stages,
-            lambda channels: cls.build_temporal_module(channels, temporal),
+            lambda features: cls.build_temporal_module(features, temporal, classes),
+            build_head=lambda features: cls.build_refinement_head(features, temporal, classes),
             watch_first=cls.watch_first,
+            frame_stride=temporal.frame_stride,
         )
 
     def initialize(self) -> None:
@@ -121,7 +155,8 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
         """Use nnU-Net's optimiser; parameters that are neither weights nor biases of a layer do not decay."""
         optimizer, lr_scheduler = super().configure_optimizers()
-        free = [p for name, p in self.network.named_parameters() if name.endswith("log_rate")]
+        named = self.network.named_parameters()
+        free = [parameter for name, parameter in named if name.rpartition(".")[2] not in ("weight", "bias")]
         (group,) = optimizer.param_groups
         group["params"] = [p for p in group["params"] if not any(p is other for other in free)]
         if free:
@@ -179,9 +214,13 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
             "ignore_label": self.label_manager.ignore_label,
             "regions": self.label_manager.foreground_regions if self.label_manager.has_regions else None,
         }
-        masked = [channel for channel, mask in enumerate(self.configuration_manager.use_mask_for_norm) if mask]
         transforms = clip_training_transforms(
-            patch_size, self.temporal.rotation_degrees, mirror_axes, scales, masked_channels=masked, **labels
+            patch_size,
+            self.temporal.rotation_degrees,
+            mirror_axes,
+            scales,
+            masked_channels=self.masked_channels,
+            **labels,
         )
         training = self._clip_loader(dataset_tr, tuple(crop_size), transforms, stream=0)
         validation = self._clip_loader(dataset_val, patch_size, clip_validation_transforms(scales, **labels), stream=1)
@@ -190,9 +229,9 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
 
     def _clip_loader(
         self, dataset: nnUNetBaseDataset, crop_size: tuple[int, int], transforms: BasicTransform, stream: int
-    ) -> ClipLoader:
+    ) -> SequenceLoader:
+        """Make the loader of training clips (stream 0) or validation clips (stream 1)."""
         temporal = self.temporal
-        entropy = [temporal.seed, self.current_epoch, self.local_rank, stream]
         return ClipLoader(
             dataset,
             self.manifest.sequences,
@@ -201,13 +240,25 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
             crop_size,
             tuple(self.configuration_manager.patch_size[1:]),
             transforms,
-            ignore_label=self.label_manager.ignore_label,
-            foreground_share=self.oversample_foreground_percent,
-            # A resumed training starts its loaders anew, and must not see the first epoch's batches again.
-            seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
+            **self.loader_options(stream),
         )
 
-    def _start(self, loader: ClipLoader, workers: int) -> Augmenter:
+    def loader_options(self, stream: int) -> dict[str, Any]:
+        """Return the options that every loader has; see ``SequenceLoader``."""
+        # A resumed training starts its loaders anew, and must not see the first epoch's batches again.
+        entropy = [self.temporal.seed, self.current_epoch, self.local_rank, stream]
+        return {
+            "ignore_label": self.label_manager.ignore_label,
+            "foreground_share": self.oversample_foreground_percent,
+            "seed": int(np.random.SeedSequence(entropy).generate_state(1)[0]),
+        }
+
+    @property
+    def masked_channels(self) -> list[int]:
+        """Image channels that the preprocessing normalised inside a nonzero mask."""
+        return [channel for channel, mask in enumerate(self.configuration_manager.use_mask_for_norm) if mask]
+
+    def _start(self, loader: SequenceLoader, workers: int) -> Augmenter:
         """Draw batches in background processes, in an order that does not depend on their timing."""
         if workers == 0:
             return SingleThreadedAugmenter(loader, None)
@@ -233,12 +284,12 @@ class nnUNetTrainerTemporal(nnUNetTrainer, ABC):
 
     def train_step(self, batch: dict) -> dict:
         """Hand the network whole clips; the step itself is nnU-Net's."""
-        return super().train_step({**batch, "data": _clip_of(batch)})
+        return super().train_step({**batch, "data": self.network_input(batch)})
 
     def validation_step(self, batch: dict) -> dict:
         """Hand the network whole clips; the step itself is nnU-Net's."""
-        return super().validation_step({**batch, "data": _clip_of(batch)})
+        return super().validation_step({**batch, "data": self.network_input(batch)})
 
-
-def _clip_of(batch: dict) -> Clip:
-    return Clip(batch["data"], batch["valid"], batch["decoded"])
+    def network_input(self, batch: dict) -> Clip | SeededClip:
+        """Make what the network takes of a batch."""
+        return Clip(batch["data"], batch["valid"], batch["decoded"])

@@ -6,6 +6,7 @@ from typing import Any
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
+from nnunet_temporal.networks.refinement_head import RefinementHead
 from nnunet_temporal.networks.temporal_module import TemporalModule
 from nnunet_temporal.networks.temporal_unet import TemporalUNet
 
@@ -67,15 +68,19 @@ def build_temporal_network(
     memory_stages: tuple[int, ...],
     build_module: Callable[[int], TemporalModule],
     *,
+    build_head: Callable[[tuple[int, ...]], RefinementHead | None] = lambda _: None,
     watch_first: bool = False,
+    frame_stride: int = 1,
 ) -> TemporalUNet:
-    """Put a temporal module on each planned encoder stage.
+    """Put a temporal module on each planned encoder stage, and a refinement head after the decoder if there is one.
 
     Args:
         frame_network: What ``build_frame_network`` returned.
         memory_stages: Encoder stages that get a module.
         build_module: Makes the module for features of the given number of channels.
+        build_head: Makes the refinement head from the channels of the decoder's stages, full resolution first, or None.
         watch_first: See ``TemporalUNet``.
+        frame_stride: See ``TemporalUNet``.
 
     Raises:
         ValueError: A memory stage does not exist.
@@ -84,4 +89,6 @@ def build_temporal_network(
     if memory_stages and max(memory_stages) >= len(channels):
         raise ValueError(f"memory_stages {memory_stages} go beyond the encoder, which has {len(channels)} stages")
     modules = {stage: build_module(channels[stage]) for stage in memory_stages}
-    return TemporalUNet(frame_network, modules, watch_first=watch_first)
+    # The decoder's stages have the widths of the encoder's, up to the one below the bottleneck.
+    head = build_head(tuple(channels[:-1]))
+    return TemporalUNet(frame_network, modules, refinement=head, watch_first=watch_first, frame_stride=frame_stride)

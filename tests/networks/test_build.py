@@ -13,6 +13,7 @@ from nnunet_temporal.networks.build import (
     sequence_architecture,
 )
 from nnunet_temporal.networks.gated_delta import GatedDeltaMemory
+from nnunet_temporal.networks.unreliable_pixels import UnreliablePixelAttention
 
 
 def architecture_2d(**arguments):
@@ -97,4 +98,17 @@ def test_each_planned_stage_gets_a_module_of_its_width():
     network = build_temporal_network(frame_network, (2, 0), build_module)
     assert sorted(asked) == [4, 8]
     assert list(network.temporal) == ["0", "2"]
+    assert network(torch.randn(1, 1, 3, 16, 16)).shape == (1, 2, 3, 16, 16)
+
+
+def test_a_refinement_head_is_built_for_the_widths_of_the_decoder():
+    frame_network = build_frame_network(sequence_architecture(architecture_2d()), 1, 2, False)
+    asked = []
+
+    def build_head(channels):
+        asked.append(channels)
+        return UnreliablePixelAttention(channels, 2, heads=1, width=4)
+
+    network = build_temporal_network(frame_network, (), lambda channels: None, build_head=build_head)
+    assert asked == [(4, 6)]
     assert network(torch.randn(1, 1, 3, 16, 16)).shape == (1, 2, 3, 16, 16)

@@ -7,7 +7,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_temporal.networks.gated_delta import GatedDeltaMemory
+from nnunet_temporal.networks.neighbourhood import NeighbourhoodCorrelation
+from nnunet_temporal.networks.refinement_head import RefinementHead
+from nnunet_temporal.networks.temporal_module import TemporalModule
 from nnunet_temporal.networks.temporal_unet import FRAMES_PER_CHUNK, Clip, TemporalUNet
+from nnunet_temporal.networks.unreliable_pixels import UnreliablePixelAttention
 
 SIZE = (16, 12)
 FRAMES = FRAMES_PER_CHUNK + 3
@@ -45,6 +49,47 @@ def temporal_unet(awake=True, context_gradient=False, watch_first=False, **optio
         for module in modules.values():
             nn.init.normal_(module.projection.weight, std=0.5)
     return TemporalUNet(unet, modules, watch_first=watch_first, context_gradient=context_gradient)
+
+
+class Centred(TemporalModule):
+    """Adds the difference of the neighbours, of which the missing one at an end counts as zero."""
+
+    def __init__(self, delay=1):
+        super().__init__()
+        self.delay = delay
+
+    def forward(self, features, state=None, valid=None):
+        return self.stream(features, state, valid, last=True)
+
+    def stream(self, features, state, valid, *, last):
+        reach, held = self.delay, features[:, :0] if state is None else state[0]
+        answered = 0 if state is None else state[1]
+        frames = torch.cat((held, features), 1)
+        stop = frames.shape[1] if last else max(frames.shape[1] - reach, 0)
+        padded = nn.functional.pad(frames, (0, 0, 0, 0, 0, 0, reach, reach))
+        out = frames + padded[:, 2 * reach :] - padded[:, : frames.shape[1]]
+        start = max(stop - reach, 0)
+        return out[:, answered:stop], None if last else (frames[:, start:], stop - start)
+
+
+class Sharpening(RefinementHead):
+    """Scales the logits by what the finest features say."""
+
+    def forward(self, features, logits):
+        return logits * (1 + features[0].mean(1, keepdim=True))
+
+
+class Nothing(RefinementHead):
+    """Leaves the logits as they are."""
+
+    def forward(self, features, logits):
+        return logits
+
+
+def looking_ahead(delays=(1, 3), refinement=None, **options):
+    """A network with a centred module on each of the two lower stages."""
+    modules = {stage: Centred(delay) for stage, delay in zip((1, 2), delays, strict=True)}
+    return TemporalUNet(frame_network(**options), modules, refinement=refinement)
 
 
 def movie(frames=FRAMES, batch=2, channels=1, seed=1):
@@ -281,6 +326,150 @@ def test_any_number_of_channels_and_classes(channels, classes):
     network, x = temporal_unet(channels=channels, classes=classes), movie(4, channels=channels)
     assert network(x).shape == (2, classes, 4, *SIZE)
     assert network(clip_of(x, [[1, 2]] * 2)).shape == (2, classes, 2, *SIZE)
+
+
+def stream(network, x, sizes):
+    """Feed the frames in chunks of the given sizes; return the logits of each call, full resolution first."""
+    state, parts, start = None, [], 0
+    for number, size in enumerate(sizes, start=1):
+        logits, state = network.forward_chunk(x[:, :, start : start + size], state, last=number == len(sizes))
+        parts.append(scales_of(logits))
+        start += size
+    assert start == x.shape[2]
+    return parts
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sizes", [[1] * FRAMES, [1] * FRAMES + [0], [4, 0, FRAMES - 4], [FRAMES], [FRAMES, 0]])
+@pytest.mark.parametrize("deep_supervision", [False, True])
+@pytest.mark.parametrize("delays", [(1, 3), (2, 0), (0, 0)])
+def test_streaming_with_a_delay_equals_the_whole_sequence_and_the_clip(sizes, deep_supervision, delays):
+    network, x = looking_ahead(delays, deep_supervision=deep_supervision), movie()
+    joined = [torch.cat(scale, 2) for scale in zip(*stream(network, x, sizes), strict=True)]
+    expected = network(clip_of(x, [range(FRAMES)] * 2))
+    assert_same_logits(joined if deep_supervision else joined[0], expected, 1e-4)
+    assert_same_logits(network(x), expected, 1e-4)
+
+
+@torch.no_grad()
+def test_a_frame_is_segmented_once_the_longest_delay_has_passed():
+    network = looking_ahead((1, 3))
+    assert network.delay == 3
+    assert [parts[0].shape[2] for parts in stream(network, movie(6), [1] * 6)] == [0, 0, 0, 1, 1, 4]
+    assert temporal_unet().delay == 0
+
+
+@torch.no_grad()
+def test_a_delay_longer_than_a_chunk_still_segments_every_frame_of_a_sequence():
+    network, x = looking_ahead((FRAMES_PER_CHUNK + 2, 0), deep_supervision=True), movie(3 * FRAMES_PER_CHUNK)
+    assert_same_logits(network(x), network(clip_of(x, [range(x.shape[2])] * 2)), 1e-4)
+
+
+@torch.no_grad()
+def test_what_waits_for_a_delayed_stage_does_not_grow_with_the_sequence():
+    network, state, waiting = looking_ahead((1, 3)), None, []
+    for chunk in movie(30).split(3, 2):
+        _, state = network.forward_chunk(chunk, state)
+        waiting.append([tuple(skip.shape) for skip in state.waiting])
+        assert all(skip.untyped_storage().nbytes() == skip.nbytes for skip in state.waiting)
+    assert all(entry == waiting[2] for entry in waiting[2:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stride", [2, 3, FRAMES + 5])
+@pytest.mark.parametrize("make", [temporal_unet, looking_ahead])
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_every_frame_of_a_sequence_sees_those_a_multiple_of_the_stride_away(stride, make, deep_supervision):
+    network, x = make(deep_supervision=deep_supervision).eval(), movie()
+    parts = {first: scales_of(network(x[:, :, first::stride])) for first in range(min(stride, FRAMES))}
+    network.frame_stride = stride
+    for number, scale in enumerate(scales_of(network(x))):
+        for first, part in parts.items():
+            assert_same_logits(scale[:, :, first::stride], part[number])
+
+
+def test_a_stride_does_not_count_zero_frames():
+    network, x = temporal_unet().eval(), movie()
+    network.frame_stride = 2
+    with_gap = torch.cat((torch.zeros_like(x[:, :, :3]), x[:, :, :4], torch.zeros_like(x[:, :, :1]), x[:, :, 4:]), 2)
+    expected = network(x)
+    assert_same_logits(network(with_gap)[:, :, [3, 4, 5, 6, *range(8, FRAMES + 4)]], expected)
+
+
+def test_zero_frames_are_skipped_by_modules_that_look_ahead():
+    network, x = looking_ahead(), movie()
+    interrupted = torch.cat((torch.zeros_like(x[:, :, :2]), x[:, :, :4], torch.zeros_like(x[:, :, :1]), x[:, :, 4:]), 2)
+    logits = network(interrupted)
+    assert_same_logits(torch.cat((logits[:, :, 2:6], logits[:, :, 7:]), 2), network(x))
+    assert (logits[:, :, [0, 1, 6]] == 0).all()
+
+
+def test_watching_first_is_refused_for_modules_that_look_ahead():
+    with pytest.raises(ValueError, match="watch_first"):
+        TemporalUNet(frame_network(), {1: Centred()}, watch_first=True)
+
+
+def test_a_module_with_a_delay_must_say_how_to_stream():
+    module = temporal_unet().temporal["1"]
+    module.delay = 1
+    with pytest.raises(NotImplementedError, match="GatedDeltaMemory has a delay of 1"):
+        module.stream(torch.zeros(1, 1, 6, 8, 6), None, None, last=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_running_the_decoder_layer_by_layer_equals_its_own_forward(kind, deep_supervision):
+    x, stock = movie(3), frame_network(kind, deep_supervision=deep_supervision)
+    network = TemporalUNet(frame_network(kind, deep_supervision=deep_supervision), {}, refinement=Nothing())
+    for ours, scale in zip(scales_of(network(x)), scales_of(stock(x.transpose(1, 2).flatten(0, 1))), strict=True):
+        assert torch.equal(ours, scale.unflatten(0, (2, 3)).transpose(1, 2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("as_clip", [False, True])
+def test_a_head_refines_the_full_resolution_with_the_features_it_was_built_for(as_clip):
+    x = movie(4)
+    plain, refined = (looking_ahead(refinement=head, deep_supervision=True) for head in (None, Sharpening()))
+    given = clip_of(x, [[0, 2], [1, 3]]) if as_clip else x
+    seen = []
+    refined.refinement.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    before, after = plain(given), refined(given)
+    features, logits = seen[0]
+    assert [tuple(level.shape[1:]) for level in features] == [(4, 16, 12), (6, 8, 6)]
+    assert logits.shape[1:] == (CLASSES, *SIZE)
+    assert (before[0] - after[0]).abs().max() > 1e-3
+    assert_same_logits(after[1:], before[1:])
+    refined.decoder.deep_supervision = False  # as nnU-Net does to validate
+    assert_same_logits(refined(given), after[0])
+
+
+def test_a_head_gets_gradients_and_gives_them_to_the_decoder():
+    network = looking_ahead(
+        refinement=UnreliablePixelAttention((4, 6), CLASSES, heads=2, width=4), deep_supervision=True
+    )
+    train_once(network, clip_of(movie(5), [[1, 3]] * 2))
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.slow
+def test_a_compiled_network_with_look_ahead_and_head_gives_the_same():
+    torch.manual_seed(0)
+    modules = {
+        stage: NeighbourhoodCorrelation(width, heads=2, key_size=2, value_size=2) for stage, width in ((1, 6), (2, 8))
+    }
+    head = UnreliablePixelAttention((4, 6), CLASSES, heads=2, width=4)
+    for last in (head.projection, *(module.projection for module in modules.values())):
+        nn.init.normal_(last.weight)
+    network = TemporalUNet(frame_network(deep_supervision=True), modules, refinement=head)
+    compiled, graphs = compiled_and_graphs(network)
+    compilations = []
+    for decoded in ([[1, 3]] * 2, [[0, 4], [2, 3]]):
+        clip = clip_of(movie(5), decoded)
+        assert_same_logits(compiled(clip), network(clip))
+        train_once(compiled, clip)
+        compilations.append(len(graphs))
+    assert compilations[0] == compilations[1] > 0
 
 
 def test_a_clip_moves_to_another_device_as_one():

@@ -95,9 +95,9 @@ def test_a_configuration_without_time_is_refused_with_the_command_to_run(phantom
         make_trainer(SHORT, phantom, configuration=configuration)
 
 
-def test_the_abstract_base_cannot_be_instantiated(phantom):
-    with pytest.raises(TypeError, match="build_temporal_module"):
-        make_trainer(nnUNetTrainerTemporal, phantom)
+def test_the_base_alone_has_no_temporal_module(phantom):
+    with pytest.raises(NotImplementedError, match="says which temporal module"), quietly():
+        make_trainer(nnUNetTrainerTemporal, phantom).initialize()
 
 
 @pytest.mark.parametrize("fold", [4, 5, -1])
@@ -171,13 +171,14 @@ def test_every_parameter_is_in_exactly_one_group_of_the_optimiser(phantom):
     assert sorted(grouped) == sorted(id(parameter) for parameter in trainer.network.parameters())
 
 
-def test_only_the_rates_of_forgetting_do_not_decay(phantom):
+def test_only_weights_and_biases_of_layers_decay(phantom):
     trainer = initialised(phantom)
     decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
-    rates = [decay[id(p)] for name, p in trainer.network.named_parameters() if name.endswith("log_rate")]
-    others = {decay[id(p)] for name, p in trainer.network.named_parameters() if not name.endswith("log_rate")}
-    assert rates == [0.0] * len(trainer.temporal.memory_stages)
-    assert others == {trainer.weight_decay}
+    by_kind = {}
+    for name, parameter in trainer.network.named_parameters():
+        by_kind.setdefault(name.rpartition(".")[2], set()).add(decay[id(parameter)])
+    assert by_kind.pop("weight") == by_kind.pop("bias") == {trainer.weight_decay}
+    assert set(by_kind) >= {"log_rate", "time_step"} and all(kind == {0.0} for kind in by_kind.values())
 
 
 def test_the_learning_rate_of_all_groups_falls_together(phantom):
@@ -352,7 +353,12 @@ def test_a_cascade_is_refused(phantom):
 
 def test_unknown_temporal_keys_of_another_version_are_refused(phantom):
     with pytest.raises(InputError, match="Plan the dataset again"):
-        make_trainer(SHORT, phantom, neighbourhood=3)
+        make_trainer(SHORT, phantom, neighbours=3)
+
+
+def test_plans_that_contradict_themselves_are_refused(phantom):
+    with pytest.raises(InputError, match=r"memory_stages \[9\] go beyond the encoder's"):
+        make_trainer(SHORT, phantom, memory_stages=[9])
 
 
 def test_a_whole_training_and_its_validation_run_and_resume(phantom, monkeypatch):
