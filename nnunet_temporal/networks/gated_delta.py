@@ -1,72 +1,27 @@
 """Gated delta memory with key-pixel feature fusion, after GDKVM."""
 
-import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from nnunet_temporal.networks import memory_ops
+from nnunet_temporal.networks.key_pixel_fusion import KeyPixelFusion
+from nnunet_temporal.networks.linear_recurrence import RECURRENCES
+from nnunet_temporal.networks.memory_gates import FrameProjection, MemoryGates, StateProjection
+from nnunet_temporal.networks.memory_ops import accumulation, hold_invalid_frames, moments
+from nnunet_temporal.networks.memory_rules import MODES, UPDATES
 from nnunet_temporal.networks.temporal_module import TemporalModule, zero_initialise
 
-
-class KeyPixelFusion(nn.Module):
-    """Blend local keys, their frame average and pixel features by a learned gate.
-
-    Source: GDKVM (Wang et al., ICCV 2025), key-pixel feature fusion: with F_g the frame average of the key features,
-    G = sigmoid(conv(F_K + F_g)) per pixel, the fused key is G (F_K + F_g) + (1 - G) F_pix. No frame sees another.
-    """
-
-    def __init__(self, channels: int, key_channels: int) -> None:
-        super().__init__()
-        self.key = nn.Sequential(
-            nn.Conv2d(channels, key_channels, 1),
-            nn.LeakyReLU(inplace=True),
-            nn.Conv2d(key_channels, key_channels, 3, padding=1),
-        )
-        self.pixel = nn.Conv2d(channels, key_channels, 1)
-        self.gate = nn.Conv2d(key_channels, 1, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (B*T, C, Y, X) features to (B*T, key_channels, Y, X) keys."""
-        local = self.key(features)
-        local = local + local.mean((-2, -1), keepdim=True)
-        gate = torch.sigmoid(self.gate(local))
-        return gate * local + (1 - gate) * self.pixel(features)
-
-
-class FrameGates(nn.Module):
-    """Decay a and write strength b per frame and head, from the frame's average features.
-
-    a = exp(-exp(log_rate) softplus(w_a f + time_step_bias)) in (0, 1] and b = 0.99 sigmoid(w_b f), as in Gated
-    DeltaNet. GDKVM projects its gates from the memory state; taking them from the frame keeps time parallel.
-    """
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.decay = nn.Linear(channels, heads)
-        self.write = nn.Linear(channels, heads)
-        nn.init.zeros_(self.decay.weight)
-        nn.init.zeros_(self.write.weight)
-        nn.init.zeros_(self.write.bias)
-        # Decays at the start are 0.98 .. 0.7 over the heads: memories of some fifty frames down to three.
-        rates = -torch.log(torch.linspace(0.98, 0.7, heads))
-        self.log_rate = nn.Parameter(torch.log(rates))
-        with torch.no_grad():
-            self.decay.bias.fill_(math.log(math.e - 1))  # softplus of it is 1
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map frame averages (B, T, C) to a and b, each (B, T, H)."""
-        decay = torch.exp(-self.log_rate.exp() * functional.softplus(self.decay(features)))
-        return decay, memory_ops.LARGEST_WRITE_GATE * torch.sigmoid(self.write(features))
+GATE_SOURCES = ("frame", "state")
 
 
 class GatedDeltaMemory(TemporalModule):
     """Linear key-value association carried from frame to frame by a gated delta rule; causal, read after write.
 
     One class-agnostic matrix state per head, so cost and memory do not depend on the number of classes or frames.
+    Queries are the keys of the same frame.
 
-    Source: GDKVM (Wang et al., ICCV 2025), sections 3.2 to 3.4, with the implicit update of ``memory_ops``.
+    Source: GDKVM (Wang et al., ICCV 2025), sections 3.1 to 3.3, with the modes of ``memory_rules``.
     """
 
     def __init__(
@@ -77,6 +32,10 @@ class GatedDeltaMemory(TemporalModule):
         key_size: int = 32,
         value_size: int = 32,
         mode: str = "implicit",
+        update: str = "gated_delta",
+        gate_source: str = "frame",
+        recurrence: str = "loop",
+        feedback_classes: int = 0,
     ) -> None:
         """Build the memory for features of ``channels`` channels.
 
@@ -85,18 +44,34 @@ class GatedDeltaMemory(TemporalModule):
             heads: Number of heads.
             key_size: Key channels per head.
             value_size: Value channels per head.
-            mode: Update rule, a key of ``memory_ops.TRANSITIONS``.
+            mode: How frames are written, a key of ``memory_rules.MODES``.
+            update: Which parts of the gated delta rule there are, a key of ``memory_rules.UPDATES``.
+            gate_source: What gates are projected from, "frame" for all frames at once or "state" for one after another.
+            recurrence: Form of the recurrence over time, a key of ``RECURRENCES``; gates from the state need "loop".
+                The loop is the default because on a CPU it is the fastest at every length and size.
+            feedback_classes: Number of class probabilities, estimated here from the features, that values see too: the
+                parallel stand-in for GDKVM's value encoder, which sees the mask of the frame before. 0: none.
 
         Raises:
-            ValueError: Unknown mode.
+            ValueError: An option is unknown, or the recurrence cannot be had with gates from the state.
         """
         super().__init__()
-        if mode not in memory_ops.TRANSITIONS:
-            raise ValueError(f"mode must be one of {sorted(memory_ops.TRANSITIONS)}, got {mode!r}")
-        self.heads, self.key_size, self.value_size, self.mode = heads, key_size, value_size, mode
+        _check("mode", mode, MODES)
+        _check("update", update, UPDATES)
+        _check("gate_source", gate_source, GATE_SOURCES)
+        _check("recurrence", recurrence, RECURRENCES if gate_source == "frame" else ("loop",))
+        self.heads, self.key_size, self.value_size, self.gate_source = heads, key_size, value_size, gate_source
+        self.mode, self.recurrence = MODES[mode], RECURRENCES[recurrence]
+        self.transition = self.mode.transition if UPDATES[update].erases else accumulation
         self.key = KeyPixelFusion(channels, heads * key_size)
-        self.value = nn.Conv2d(channels, heads * value_size, 1)
-        self.gates = FrameGates(channels, heads)
+        self.log_sharpness = nn.Parameter(torch.zeros(heads, 1, 1)) if self.mode.softmax else None
+        self.coarse = nn.Conv2d(channels, feedback_classes, 1) if feedback_classes else None
+        self.value = nn.Conv2d(channels + feedback_classes, heads * value_size, 1)
+        self.gates = MemoryGates(
+            heads,
+            UPDATES[update],
+            lambda: FrameProjection(channels, heads) if gate_source == "frame" else StateProjection(heads, value_size),
+        )
         self.norm = nn.GroupNorm(heads, heads * value_size)
         self.projection = nn.Conv2d(heads * value_size, channels, 1)
         zero_initialise(self.projection)
@@ -111,18 +86,45 @@ class GatedDeltaMemory(TemporalModule):
         batch, frames, _, height, width = features.shape
         flat = features.flatten(0, 1)
         keys = self.key(flat).view(batch, frames, self.heads, self.key_size, height * width)
-        values = self.value(flat).view(batch, frames, self.heads, self.value_size, height * width)
+        values = self._values(flat).view(batch, frames, self.heads, self.value_size, height * width)
         with torch.autocast(features.device.type, enabled=False):
-            decay, write = self.gates(features.float().mean((-2, -1)))
-            # Unit-norm keys: their moment matrix has trace D_k and spreads over all directions, where the softmax
-            # keys of the paper leave one large eigenvalue and hardly write along the others.
-            keys = memory_ops.unit_norm(keys.float())
-            if valid is not None:
-                decay, write = memory_ops.hold_invalid_frames(decay, write, valid)
+            keys = self._normalise(keys.float())
+            sums = moments(keys, values.float(), self.mode.scale(self.key_size, height * width))
             if state is None:
                 state = keys.new_zeros(batch, self.heads, self.value_size, self.key_size)
-            transition, written = memory_ops.TRANSITIONS[self.mode](keys, values.float(), decay, write)
-            states = memory_ops.linear_recurrence(transition, written, state)
-            recalled = memory_ops.read(states, keys).reshape(batch * frames, -1, height, width)
+            if self.gate_source == "state":
+                states = self._remember_one_by_one(*sums, state, valid)
+            else:
+                gates = self._gates(features.float().mean((-2, -1)), valid)
+                states = self.recurrence(*self.transition(*sums, *gates), state)
+            recalled = (states @ keys).reshape(batch * frames, -1, height, width)
         recalled = self.projection(self.norm(recalled.to(flat.dtype)))
         return features + recalled.view_as(features), states[:, -1]
+
+    def _values(self, features: Tensor) -> Tensor:
+        if self.coarse is not None:
+            features = torch.cat((features, self.coarse(features).softmax(1)), 1)
+        return self.value(features)
+
+    def _normalise(self, keys: Tensor) -> Tensor:
+        return self.mode.normalise(keys if self.log_sharpness is None else keys * self.log_sharpness.exp())
+
+    def _gates(self, source: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        decay, write = self.gates(source)
+        return (decay, write) if valid is None else hold_invalid_frames(decay, write, valid)
+
+    def _remember_one_by_one(
+        self, key_moment: Tensor, value_moment: Tensor, state: Tensor, valid: Tensor | None
+    ) -> Tensor:
+        states = []
+        for frame in range(key_moment.shape[1]):
+            gates = self._gates(state, None if valid is None else valid[:, frame])
+            transition, write = self.transition(key_moment[:, frame], value_moment[:, frame], *gates)
+            state = state @ transition + write
+            states.append(state)
+        return torch.stack(states, 1)
+
+
+def _check(name: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {sorted(known)}, got {value!r}")

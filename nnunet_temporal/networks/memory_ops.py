@@ -1,19 +1,20 @@
 """The mathematics of the key-value memory, as functions on tensors.
 
-Shape legend: B batch, T frame, H head, N pixel of a frame (Y * X), D_k and D_v key and value channels per head.
-A memory state S is a (B, H, D_v, D_k) matrix per head that maps a key to a value. Every update below is linear in
-the state, S_t = S_{t-1} M_t + W_t, so a clip is one batched computation of all transitions M_t and writes W_t
-followed by a short recurrence over time. Everything runs in float32: the sums over pixels overflow in float16.
+Shape legend: B batch, T frame, H head, N pixel of a frame (Y * X), D_k and D_v key and value channels per head;
+G is 1 for a gate per head, D_k for a gate per key channel and head. A memory state S is a (D_v, D_k) matrix per head
+that maps a key to a value. For given gates every update below is linear in the state, S_t = S_{t-1} M_t + W_t. All
+functions take any leading dimensions, (B, T, H) for a clip and (B, H) for a frame, and are meant for float32: the sums
+over pixels overflow in float16.
 
-Source: the memory of GDKVM (Wang et al., ICCV 2025, sections 3.2 and 3.3) and its gated delta rule; the implicit
-form of the update is ours, because the published sum over pixels diverges at higher resolutions.
+Source: the memory of GDKVM (Wang et al., ICCV 2025, sections 3.2 and 3.3) and its gated delta rule. Implicit and
+explicit transition are ours, because the published sum over pixels diverges at higher resolutions.
 """
 
 import torch
 from torch import Tensor
 
 LARGEST_WRITE_GATE = 0.99
-"""b stays below 1: the implicit update weighs a frame by b / (1 - b)."""
+"""Largest b of a learned gate; the implicit update weighs a frame by b / (1 - b), and takes b = 1 for this value."""
 
 
 def unit_norm(keys: Tensor) -> Tensor:
@@ -22,104 +23,127 @@ def unit_norm(keys: Tensor) -> Tensor:
     return keys * torch.rsqrt(keys.square().sum(-2, keepdim=True) + 1e-12)
 
 
-def frame_statistics(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum a frame's key-key and value-key outer products, scaled so that they do not depend on the resolution.
+def channel_softmax(keys: Tensor) -> Tensor:
+    """Softmax of each pixel's key (..., D_k, N) over its channels, the key of GDKVM's linear association."""
+    return keys.softmax(-2)
+
+
+def balanced_softmax(keys: Tensor) -> Tensor:
+    """Softmax over the channels, each channel divided by the root of its mean over the frame's pixels.
+
+    The eigenvalues of K K^T / N then lie in [0, 1] for every frame: up to similarity it is D^{-1} P P^T with P the
+    softmax and D its sums over the pixels, a matrix of non-negative rows that sum to 1.
 
     Args:
-        keys: (B, T, H, D_k, N).
-        values: (B, T, H, D_v, N).
+        keys: (..., D_k, N).
+    """
+    keys = keys.softmax(-2)
+    # A channel that no pixel uses has mean zero; what is added can only make eigenvalues smaller.
+    return keys * torch.rsqrt(keys.mean(-1, keepdim=True) + 1e-6)
+
+
+def moments(keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Sum a frame's key-key and value-key outer products over its pixels.
+
+    Args:
+        keys: K, (..., D_k, N).
+        values: V, (..., D_v, N).
+        scale: Factor on both sums.
 
     Returns:
-        ``A`` = (D_k / N) K K^T, (B, T, H, D_k, D_k), and ``C`` = (D_k / N) V K^T, (B, T, H, D_v, D_k).
+        ``scale`` K K^T, (..., D_k, D_k), and ``scale`` V K^T, (..., D_v, D_k).
     """
-    key_size, pixels = keys.shape[-2:]
-    scaled = keys.transpose(-1, -2) * (key_size / pixels)
+    scaled = keys.transpose(-1, -2) * scale
     return keys @ scaled, values @ scaled
 
 
-def implicit_transition(keys: Tensor, values: Tensor, decay: Tensor, write: Tensor) -> tuple[Tensor, Tensor]:
+def implicit_transition(
+    key_moment: Tensor, value_moment: Tensor, decay: Tensor, write: Tensor
+) -> tuple[Tensor, Tensor]:
     """Gated delta rule for a whole frame at once, solved implicitly.
 
-    S_t = (a S_{t-1} + c C)(I + c A)^{-1} with c = b / (1 - b) is the exact minimiser of
-    c (D_k / N) |S K - V|^2 + |S - a S_{t-1}|^2, so the norm of the transition is at most a <= 1 for every key, every
-    number of pixels and every gate. For a single unit-norm token (with D_k / N taken as 1) it equals the canonical
-    gated delta rule with that b (Sherman-Morrison).
+    S_t = (a S_{t-1} + c C)(I + c A)^{-1} with the moments A and C and c = b / (1 - b) is the exact minimiser of
+    c s |S K - V|^2 + |S - a S_{t-1}|^2, where s is the scale of the moments, so the norm of the transition is at most
+    a <= 1 for every key, every number of pixels and every gate. For a single unit-norm token and s = 1 it equals the
+    canonical gated delta rule with that b (Sherman-Morrison). Gates per key channel weigh entry (i, j) of A by
+    sqrt(c_i c_j), which keeps the bound.
 
     Args:
-        keys: (B, T, H, D_k, N).
-        values: (B, T, H, D_v, N).
-        decay: a in [0, 1], (B, T, H).
-        write: b in [0, 1), (B, T, H).
+        key_moment: A, (..., D_k, D_k), positive semi-definite.
+        value_moment: C, (..., D_v, D_k).
+        decay: a in [0, 1], (..., G).
+        write: b in [0, 1], (..., G); values above ``LARGEST_WRITE_GATE`` count as that.
 
     Returns:
-        Transition M (B, T, H, D_k, D_k) and write W (B, T, H, D_v, D_k).
+        Transition M (..., D_k, D_k) and write W (..., D_v, D_k).
     """
-    key_moment, value_moment = frame_statistics(keys, values)
-    weight = (write / (1 - write))[..., None, None]
-    key_size = keys.shape[-2]
-    identity = torch.eye(key_size, dtype=keys.dtype, device=keys.device)
-    # Rounding of the moment, times a weight of up to 99, could push the transition's norm above a; this outweighs it.
-    trace = key_moment.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    rounding = 8 * torch.finfo(keys.dtype).eps * trace
-    regular = identity + weight * (key_moment + rounding * identity)
+    write = write.clamp_max(LARGEST_WRITE_GATE)
+    weight = write / (1 - write)
+    erased = _erased(key_moment, weight)
+    identity = _identity_like(key_moment)
+    # Rounding of the moment could push the transition's norm above a; this outweighs it up to 128 x 128 equal keys.
+    trace = erased.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    regular = identity + erased + 16 * torch.finfo(erased.dtype).eps * trace * identity
     # The variant without error check: a batch that is not finite must reach the gradient scaler, which skips it.
     inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(regular)[0])
-    return decay[..., None, None] * inverse, weight * (value_moment @ inverse)
+    return decay[..., None] * inverse, (value_moment * weight[..., None, :]) @ inverse
 
 
-def raw_transition(keys: Tensor, values: Tensor, decay: Tensor, write: Tensor) -> tuple[Tensor, Tensor]:
-    """The published explicit rule, S_t = a S_{t-1} (I - b K K^T) + b V K^T, with plain sums over the pixels.
+def explicit_transition(
+    key_moment: Tensor, value_moment: Tensor, decay: Tensor, write: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gated delta rule for a whole frame at once, S_t = a S_{t-1} (I - b A) + b C.
 
-    Kept for comparison (GDKVM, equation of the gated delta rule). It is unstable once b N / D_k exceeds 2.
+    The norm of the transition is at most a where the eigenvalues of A lie in [0, 1]. Gates per key channel weigh entry
+    (i, j) of A by sqrt(b_i b_j), which keeps the bound.
 
     Args and returns as ``implicit_transition``.
     """
-    identity = torch.eye(keys.shape[-2], dtype=keys.dtype, device=keys.device)
-    scaled = write[..., None, None] * keys.transpose(-1, -2)
-    return decay[..., None, None] * (identity - keys @ scaled), values @ scaled
+    kept = _identity_like(key_moment) - _erased(key_moment, write)
+    return decay[..., None] * kept, value_moment * write[..., None, :]
 
 
-TRANSITIONS = {"implicit": implicit_transition, "raw": raw_transition}
+def published_transition(
+    key_moment: Tensor, value_moment: Tensor, decay: Tensor, write: Tensor
+) -> tuple[Tensor, Tensor]:
+    """GDKVM's equation of the gated delta rule with elementwise gates, S_t = a . (S - b . (S A)) + b . C, S = S_{t-1}.
 
+    The paper calls a and b matrices of the state's shape; elementwise is the only reading that type-checks, with one
+    value per key channel. With A a plain sum over N pixels of softmax keys it diverges once b N / D_k exceeds 2.
 
-def linear_recurrence(transition: Tensor, write: Tensor, state: Tensor) -> Tensor:
-    """Run S_t = S_{t-1} M_t + W_t over a clip.
-
-    Args:
-        transition: M, (B, T, H, D_k, D_k).
-        write: W, (B, T, H, D_v, D_k).
-        state: S before the first frame, (B, H, D_v, D_k).
-
-    Returns:
-        The states after each frame, (B, T, H, D_v, D_k).
+    Args and returns as ``implicit_transition``.
     """
-    states = []
-    for transition_t, write_t in zip(transition.unbind(1), write.unbind(1), strict=True):
-        state = state @ transition_t + write_t
-        states.append(state)
-    return torch.stack(states, 1)
+    decay, write = decay[..., None, :], write[..., None, :]
+    return (_identity_like(key_moment) - key_moment * write) * decay, value_moment * write
 
 
-def read(states: Tensor, queries: Tensor) -> Tensor:
-    """Look the queries up in the memory.
+def accumulation(key_moment: Tensor, value_moment: Tensor, decay: Tensor, write: Tensor) -> tuple[Tensor, Tensor]:
+    """Add without erasing, S_t = a S_{t-1} + b C: linear attention, of the kind that GDKVM starts from.
 
-    Args:
-        states: (B, T, H, D_v, D_k).
-        queries: (B, T, H, D_k, N).
-
-    Returns:
-        Values, (B, T, H, D_v, N).
+    Args and returns as ``implicit_transition``.
     """
-    return states @ queries
+    transition = (decay[..., None] * _identity_like(key_moment)).expand_as(key_moment)
+    return transition, value_moment * write[..., None, :]
+
+
+def _identity_like(moment: Tensor) -> Tensor:
+    return torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device)
+
+
+def _erased(moment: Tensor, weight: Tensor) -> Tensor:
+    """Weigh entry (i, j) of a moment by sqrt(w_i w_j)."""
+    # The root has no gradient at zero, the weight of padding frames.
+    root = weight.clamp_min(torch.finfo(weight.dtype).tiny).sqrt()
+    return root[..., :, None] * moment * root[..., None, :]
 
 
 def hold_invalid_frames(decay: Tensor, write: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Set the gates of padding frames to a = 1, b = 0, so that such frames leave the memory as it is.
 
     Args:
-        decay: (B, T, H).
-        write: (B, T, H).
-        valid: (B, T) bool.
+        decay: (B, T, H, G), or (B, H, G) of one frame.
+        write: As ``decay``.
+        valid: (B, T) or (B,) bool.
     """
-    frame = valid[..., None]
+    frame = valid[..., None, None]
     return torch.where(frame, decay, torch.ones_like(decay)), torch.where(frame, write, torch.zeros_like(write))
