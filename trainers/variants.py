@@ -1,9 +1,20 @@
 """Every trainer nnU-Net can find by name: the methods, and shorter or longer versions of each."""
 
-from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
+from nnunet_temporal.trainers.cstm import nnUNetTrainerCSTM
+from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM, nnUNetTrainerGDKVMPaper
+from nnunet_temporal.trainers.mssnet import nnUNetTrainerMSSNet
+from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNet
+from nnunet_temporal.trainers.temporal_conv import nnUNetTrainerTemporalConv
 from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
 
-METHODS: tuple[type[nnUNetTrainerTemporal], ...] = (nnUNetTrainerGDKVM,)
+METHODS: tuple[type[nnUNetTrainerTemporal], ...] = (
+    nnUNetTrainerGDKVM,
+    nnUNetTrainerGDKVMPaper,
+    nnUNetTrainerCSTM,
+    nnUNetTrainerNCMNet,
+    nnUNetTrainerMSSNet,
+    nnUNetTrainerTemporalConv,
+)
 
 _EPOCHS = (1, 5, 10, 20, 50, 100, 250)
 

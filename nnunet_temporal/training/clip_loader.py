@@ -1,35 +1,20 @@
 """Loads batches of clips from nnU-Net's preprocessed cases."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-from batchgenerators.dataloading.data_loader import DataLoader
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
-from torch import Tensor
 
-from nnunet_temporal.errors import InputError
 from nnunet_temporal.sequences import Sequence
-from nnunet_temporal.training.clip_sampling import ClipFrames, ClipSampler
-
-_OUTSIDE_NONZERO_MASK = -1
-"""nnU-Net's preprocessing marks background outside the image's nonzero region with this label."""
+from nnunet_temporal.training.clip_sampling import ClipSampler
+from nnunet_temporal.training.sequence_loader import SequenceLoader, crop_frames, foreground_pixel
 
 
-class ClipLoader(DataLoader):
-    """Draws clips of labelled sequences, cropped in plane, as a batch of tensors.
-
-    A batch holds ``data`` (B, C, T, Y, X) float32, ``target`` (B, 1, D, Y, X) int16 or its deep supervision list,
-    ``valid`` (B, T) bool, ``decoded`` (B, D) int64 and ``keys``. Which frames are labelled comes from the manifest,
-    never from pixel values. Every pixel a person did not label is ``ignore_label`` in the target: context is not in
-    it at all, padding in time and in plane is ignored, and transforms have to fill with the same label.
-
-    Batch n of worker w depends on the seed, w and n only.
-    """
+class ClipLoader(SequenceLoader):
+    """Draws clips around labelled frames, which are decoded; the other frames are context."""
 
     def __init__(
         self,
@@ -45,165 +30,37 @@ class ClipLoader(DataLoader):
         foreground_share: float,
         seed: int,
     ) -> None:
-        """Prepare to draw from the labelled sequences of a dataset.
-
-        Args:
-            dataset: Preprocessed cases.
-            sequences: Manifest entry of every case.
-            sampler: Chooses the frames of a clip.
-            batch_size: Clips per batch.
-            crop_size: (Y, X) that is cut out, larger than ``final_size`` where a rotation needs margin.
-            final_size: (Y, X) the transforms return.
-            transforms: Applied to each clip's ``image`` (C, T, Y, X) and ``segmentation`` (1, D, Y, X).
-            ignore_label: Label of everything nobody labelled.
-            foreground_share: Share of the batch whose crop is centred on a labelled foreground pixel.
-            seed: Seed of all draws.
-
-        Raises:
-            InputError: No case of the dataset has a labelled frame.
-        """
-        super().__init__(dataset, batch_size, 1, None, True, False, True, None)
-        self.indices = [case for case in dataset.identifiers if sequences[case].labelled_frames]
-        if not self.indices:
-            raise InputError(
-                f"None of the {len(dataset.identifiers)} sequences of this fold has a labelled frame according to "
-                "sequences.json. Check labelled_frames there and splits_final.json."
-            )
-        self.sequences = sequences
+        """Prepare to draw; ``sampler`` chooses the frames of a clip, the rest is as in ``SequenceLoader``."""
+        super().__init__(
+            dataset,
+            sequences,
+            batch_size,
+            crop_size,
+            final_size,
+            transforms,
+            ignore_label=ignore_label,
+            foreground_share=foreground_share,
+            seed=seed,
+        )
         self.sampler = sampler
-        self.crop_size = crop_size
-        self.final_size = final_size
-        self.transforms = transforms
-        self.ignore_label = ignore_label
-        self.foreground_share = foreground_share
-        self.seed = seed
-        self._drawn = 0
 
-    def generate_train_batch(self) -> dict[str, Any]:
-        """Draw the next batch."""
-        rng = self._seed_next_batch()
-        # Distinct sequences as long as there are enough: a clip's frames are alike, its batch should not be.
-        few = self.batch_size > len(self.indices)
-        keys = rng.choice(self.indices, self.batch_size, replace=few).tolist()
-        foreground_from = round(self.batch_size * (1 - self.foreground_share))
-        with torch.no_grad(), _one_thread():
-            clips = [self._draw_clip(key, number >= foreground_from, rng) for number, key in enumerate(keys)]
-            return {**_collate(clips), "keys": keys}
-
-    def _seed_next_batch(self) -> np.random.Generator:
-        sequence = np.random.SeedSequence([self.seed, self.thread_id, self._drawn])
-        self._drawn += 1
-        # The transforms draw from the global generators of NumPy and torch.
-        for_numpy, for_torch = sequence.generate_state(2)
-        np.random.seed(for_numpy)
-        torch.manual_seed(int(for_torch))
-        return np.random.default_rng(sequence)
-
-    def _draw_clip(self, case: str, force_foreground: bool, rng: np.random.Generator) -> dict[str, Any]:
+    def draw_clip(self, case: str, force_foreground: bool, rng: np.random.Generator) -> dict[str, Any]:
+        """See ``SequenceLoader``."""
         data, segmentation, _, properties = self._data.load_case(case)
         sequence = self.sequences[case]
-        first_frame = _first_kept_frame(properties)
         n_frames = data.shape[1]
-        labelled = np.array([t - first_frame for t in sequence.labelled_frames])
-        labelled = labelled[(labelled >= 0) & (labelled < n_frames)]
-        if len(labelled) == 0:
-            raise InputError(
-                f"{case}: its labelled frames {sequence.labelled_frames} lie outside the {n_frames} frames that "
-                "preprocessing kept (empty frames at either end are cropped). Remove them from sequences.json."
-            )
-        centre = _foreground_pixel(properties["class_locations"], labelled, rng) if force_foreground else None
+        labelled = self.labelled_frames(case, n_frames, properties)
+        centre = foreground_pixel(properties["class_locations"], labelled, rng) if force_foreground else None
         required = None if centre is None else int(centre[0])
         cyclic = sequence.cyclic and n_frames == sequence.n_frames
         clip = self.sampler.sample(n_frames, labelled, cyclic, rng, required)
-        box = self._box(data.shape[2:], None if centre is None else centre[1:], rng)
+        box = self.draw_box(data.shape[2:], None if centre is None else centre[1:], rng)
         valid = torch.from_numpy(clip.frames >= 0)
         sample = self.transforms(
-            image=torch.from_numpy(_crop_frames(data, clip.frames, box, 0)).float(),
-            segmentation=self._labels(segmentation, clip, box),
+            image=torch.from_numpy(crop_frames(data, clip.frames, box, 0)).float(),
+            segmentation=self.crop_labels(segmentation, clip.frames[clip.decoded], box),
         )
         # Noise and gamma make padding frames non-zero, but zero is how the network knows them.
         sample["image"][:, ~valid] = 0
         decoded = torch.from_numpy(clip.decoded)
         return {"data": sample["image"], "target": sample["segmentation"], "valid": valid, "decoded": decoded}
-
-    def _labels(self, segmentation: np.ndarray, clip: ClipFrames, box: list[list[int]]) -> Tensor:
-        """Crop the masks of the decoded frames, (1, D, Y, X) int16, padding in time and plane ignored."""
-        padding = _OUTSIDE_NONZERO_MASK - 1  # distinct from a labelled background outside the nonzero mask
-        labels = _crop_frames(segmentation, clip.frames[clip.decoded], box, padding).astype(np.int16)
-        labels[labels == _OUTSIDE_NONZERO_MASK] = 0
-        labels[labels == padding] = self.ignore_label
-        return torch.from_numpy(labels)
-
-    def _box(self, shape: tuple[int, int], centre: np.ndarray | None, rng: np.random.Generator) -> list[list[int]]:
-        """Place the crop (Y and X bounds): anywhere the final patch stays inside, or around a pixel."""
-        box = []
-        for axis, (size, crop, final) in enumerate(zip(shape, self.crop_size, self.final_size, strict=True)):
-            margin = max(crop - final, crop - size)
-            lowest, highest = -(margin // 2), size + margin - margin // 2 - crop
-            if centre is None:
-                start = int(rng.integers(lowest, highest + 1))
-            else:
-                start = int(np.clip(centre[axis] - crop // 2, lowest, highest))
-            box.append([start, start + crop])
-        return box
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute in one thread.
-
-    In a forked worker whose parent has computed in parallel before, a second thread never starts, and torch waits for
-    it forever. Limits set from outside torch do not reach all of its thread pools.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _collate(clips: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack the tensors of the clips; a target list (deep supervision) scale by scale."""
-    targets = [clip.pop("target") for clip in clips]
-    batch: dict[str, Any] = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
-    if isinstance(targets[0], list):
-        batch["target"] = [torch.stack(scale) for scale in zip(*targets, strict=True)]
-    else:
-        batch["target"] = torch.stack(targets)
-    return batch
-
-
-def _first_kept_frame(properties: Mapping[str, Any]) -> int:
-    """Return how many frames nnU-Net's crop to nonzero removed at the start of the sequence."""
-    return int(properties["bbox_used_for_cropping"][0][0])
-
-
-def _foreground_pixel(
-    class_locations: Mapping[Any, np.ndarray], labelled: np.ndarray, rng: np.random.Generator
-) -> np.ndarray | None:
-    """Pick a labelled foreground pixel (t, y, x): first a class, then a pixel of it; None if there is none."""
-    candidates = []
-    for label, locations in class_locations.items():
-        # The tuple of all labels stands for "annotated at all", background included.
-        if (isinstance(label, tuple) and -1 in label) or len(locations) == 0:
-            continue
-        pixels = np.asarray(locations)[:, 1:]
-        pixels = pixels[np.isin(pixels[:, 0], labelled)]
-        if len(pixels):
-            candidates.append(pixels)
-    if not candidates:
-        return None
-    pixels = candidates[rng.integers(len(candidates))]
-    return pixels[rng.integers(len(pixels))]
-
-
-def _crop_frames(array: np.ndarray, frames: np.ndarray, box: list[list[int]], padding: float) -> np.ndarray:
-    """Cut the frames out of a (C, T, Y, X) case, in plane to ``box``; frame -1 and all outside is ``padding``."""
-    shape = (array.shape[0], len(frames), *(upper - lower for lower, upper in box))
-    cropped = np.full(shape, padding, dtype=np.float32)
-    for position, frame in enumerate(frames):
-        if frame >= 0:
-            # One frame at a time: the file's chunks are single frames.
-            cropped[:, position] = crop_and_pad_nd(array, [[frame, frame + 1], *box], padding)[:, 0]
-    return cropped
