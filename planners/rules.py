@@ -1,18 +1,39 @@
 """The planner's rules about time: small functions, each with its reason, each explaining its choice in one line."""
 
+import bisect
+import functools
+import math
 import re
-from collections.abc import Sequence as Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-
-from nnunet_temporal.sequences import Sequence
 
 Value = TypeVar("Value")
 
 LONGEST_WINDOW = 128
 """Frames handed to the network at once in prediction. Activations do not grow with it; logits do."""
+
+LONGEST_CLIP = 12
+"""Frames of a clip at most: beyond that a step spends more on context than on what is labelled."""
+
+SHORTEST_CLIP = 4
+"""Frames of a clip at least, where sequences have them: ED, ES and a frame on either way between them."""
+
+MEMORY_SIDE = 12
+"""Pixels along the shorter side of the memory's feature map at least.
+
+The published methods have theirs at a sixteenth of the image, where patches of 192 to 352 pixels then have it, too."""
+
+FEWEST_CLIPS = 2
+"""Clips per step at least, nnU-Net's smallest batch."""
+
+MATCHING_TOP_K = 4
+"""Patches read from the memory, as in CSTM, whose results hardly change from 2 to 6."""
+
+DENSELY_LABELLED = 0.5
+"""Share of labelled frames from which on no frame of a clip is mere context."""
 
 _ULTRASOUND = re.compile(r"\b(us|ultrasound|echo\w*)\b", re.IGNORECASE)
 
@@ -26,12 +47,36 @@ class Choice(Generic[Value]):
 
 
 @dataclass(frozen=True)
+class Span:
+    """The motion a clip has to span.
+
+    Attributes:
+        frames: Its length in frames.
+        closes: Whether it ends where it began: a whole heart beat.
+    """
+
+    frames: float
+    closes: bool
+
+
+@dataclass(frozen=True)
 class ClipPlan:
     """Frames of a training clip; see ``TemporalConfig``."""
 
     clip_length: int
     decoded_frames: int
     frame_stride: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training step sees: so many clips of this kind."""
+
+    clips: int
+    clip: ClipPlan
+
+    def __str__(self) -> str:
+        return f"{self.clips} clips x {self.clip.clip_length} frames"
 
 
 @dataclass(frozen=True)
@@ -51,30 +96,58 @@ class Geometry:
     rotation_degrees: float
 
 
-def plan_clip(labelled: Collection[Sequence]) -> Choice[ClipPlan]:
-    """Build clips of two frames, labelled ones if there are two, because these are what a step can learn from.
+def plan_span(temporal: Mapping[str, Any]) -> Choice[Span]:
+    """Let a clip span one heart beat, or what the data show of it.
 
-    ED and ES where those are labelled: they lie furthest apart, and each is the other's memory. Context frames, which
-    are encoded but not segmented, would take steps from the training, and on ACDC they brought nothing in exchange.
-    Where sequences have one labelled frame only, one context frame feeds the memory. The stride is the gap that lets
-    the clip span the typical distance of its labelled frames.
+    Everything the heart does, it does within a beat; a second one brings nothing new. Where sequences do not show a
+    beat (half cycles from ED to ES), the labelled frames say which motion matters; with one labelled frame or none
+    in common, it is the whole sequence.
 
     Args:
-        labelled: The sequences with at least one labelled frame.
+        temporal: The fingerprint's entry ``temporal``.
     """
-    per_sequence = np.median([len(sequence.labelled_frames) for sequence in labelled])
-    shortest = int(np.median([sequence.n_frames for sequence in labelled]))
-    decoded = 2 if per_sequence >= 2 else 1
-    clip_length = min(2, shortest)
-    decoded = min(decoded, clip_length)
-    gaps = [max(s.labelled_frames) - min(s.labelled_frames) for s in labelled if len(s.labelled_frames) > 1]
-    span = float(np.median(gaps)) if gaps else shortest / 2
-    stride = max(1, round(span / max(1, clip_length - 1)))
+    n_frames, cycle, gap = (temporal[key]["median"] for key in ("n_frames", "frames_per_cycle", "labelled_gap_frames"))
+    if cycle is not None and cycle <= n_frames:
+        known = f"{temporal['frames_per_cycle']['share']:.0%} of the sequences show it"
+        return Choice(Span(cycle, closes=True), f"Clips span a heart beat of {cycle:.3g} frames ({known}).")
+    if gap:
+        reason = f"Clips span the {gap:g} frames between labelled frames: no heart beat is seen"
+        return Choice(Span(gap + 1, closes=False), f"{reason} in {n_frames:g} frames (median).")
+    return Choice(Span(n_frames, closes=False), f"Clips span whole sequences, {n_frames:g} frames (median).")
+
+
+def plan_clip(temporal: Mapping[str, Any], span: Span, cell_mm: float) -> Choice[ClipPlan]:
+    """Sample the span so finely that walls move about one pixel of the memory from one frame of a clip to the next.
+
+    Then the memory compares a place with itself and its neighbours. More frames would show the same again, fewer
+    leave it to guess; context frames are encoded but not segmented, and still take steps from the training. Of a beat
+    ED and ES are segmented, the rest is context; densely labelled sequences have no context.
+
+    Args:
+        temporal: The fingerprint's entry ``temporal``.
+        span: What ``plan_span`` chose.
+        cell_mm: Side of a pixel of the memory's feature map, in the unit of the displacements.
+    """
+    n_frames, moved = (temporal[key]["median"] for key in ("n_frames", "displacement_mm"))
+    way = (moved or 0.0) * (2 if span.closes else 1)
+    wanted = max(SHORTEST_CLIP, math.ceil(way / cell_mm) + (not span.closes))
+    clip_length = int(min(wanted, LONGEST_CLIP, n_frames, max(1, math.floor(span.frames))))
+    per_sequence = temporal["labelled_frames"]["median"]
+    dense = temporal["labelled_frame_share"] >= DENSELY_LABELLED
+    decoded = max(1, min(clip_length, math.floor(per_sequence) if dense else min(2, math.floor(per_sequence))))
+    stride = clip_stride(span, clip_length)
+    moved_text = "" if moved is None else f"; walls move {way:.1f} mm in it, {way / cell_mm:.1f} pixels of the memory"
     return Choice(
         ClipPlan(clip_length, decoded, stride),
-        f"Clips of {clip_length} frames, {decoded} of them decoded, about {stride} frames apart: sequences have "
-        f"{per_sequence:g} labelled of {shortest} frames (median), {span:g} frames from first to last.",
+        f"Clip {clip_length} x stride {stride} spans {_share_of(span, clip_length, stride)}{moved_text}. "
+        f"{decoded} of its frames are segmented: {per_sequence:g} of {n_frames:g} are labelled.",
     )
+
+
+def clip_stride(span: Span, clip_length: int) -> int:
+    """Space the frames of a clip so that it spans ``span``; a closing span has its last gap behind the last frame."""
+    gaps = clip_length if span.closes else max(1, clip_length - 1)
+    return max(1, round((span.frames - (not span.closes)) / gaps))
 
 
 def plan_clips_per_step(labelled_frames_2d: int, decoded_frames: int) -> Choice[int]:
@@ -83,26 +156,66 @@ def plan_clips_per_step(labelled_frames_2d: int, decoded_frames: int) -> Choice[
     return Choice(clips, f"{clips} clips per step, {clips * decoded_frames} labelled frames; 2d: {labelled_frames_2d}.")
 
 
-def plan_prediction_window(sequences: Collection[Sequence]) -> Choice[int]:
+def smaller_steps(step: Step, span: Span) -> list[Step]:
+    """List the steps to try against a memory budget, the wanted one first, each smaller than the one before.
+
+    Context goes first, down to the shortest clip: labelled frames are what a step learns from. Then clips go, down to
+    nnU-Net's smallest batch of two, then the rest of the context, and at last all but one segmented frame per clip.
+    """
+    decoded = step.clip.decoded_frames
+    shortest = min(step.clip.clip_length, max(SHORTEST_CLIP, decoded))
+    fewest = min(step.clips, FEWEST_CLIPS)
+    sizes = [(step.clips, length, decoded) for length in range(step.clip.clip_length, shortest, -1)]
+    sizes += [(clips, shortest, decoded) for clips in range(step.clips, fewest, -1)]
+    sizes += [(fewest, length, decoded) for length in range(shortest, decoded, -1)]
+    sizes += [(fewest, length, length) for length in range(decoded, 0, -1)]
+    return [Step(clips, ClipPlan(length, kept, clip_stride(span, length))) for clips, length, kept in sizes]
+
+
+def plan_step(steps: list[Step], needed_bytes: Callable[[Step], int], budget_gb: float) -> Choice[Step]:
+    """Take the first of ``steps`` that fits into the memory target; the last one if none does, as nnU-Net would.
+
+    Args:
+        steps: From large to small, see ``smaller_steps``.
+        needed_bytes: Predicts the peak memory of training with a step.
+        budget_gb: Memory target in GB of 2**30 bytes, as graphics cards are sold.
+    """
+    needed = functools.cache(lambda number: needed_bytes(steps[number]) / 2**30)
+    number = bisect.bisect_left(range(len(steps) - 1), True, key=lambda number: needed(number) <= budget_gb)
+    reason = f"A step of {steps[number]} needs {needed(number):.1f} GB of {budget_gb:g}"
+    if needed(number) > budget_gb:
+        return Choice(
+            steps[number], f"{reason}, and no step is smaller: lower the patch size, or train with more memory."
+        )
+    return Choice(steps[number], f"{reason}." if number == 0 else f"{reason}; {steps[0]} would need {needed(0):.1f}.")
+
+
+def plan_prediction_window(temporal: Mapping[str, Any]) -> Choice[int]:
     """Hand the longest sequence to the network at once, so that its memory never starts in mid-sequence.
 
     Shorter sequences are padded, which costs nothing: padding frames are skipped.
     """
-    longest = max(sequence.n_frames for sequence in sequences)
+    longest = int(temporal["n_frames"]["max"])
     window = min(longest, LONGEST_WINDOW)
     return Choice(window, f"Prediction window of {window} frames: the longest sequence has {longest}.")
 
 
-def plan_memory_stages(patch_size: Collection[int], strides: Collection[Collection[int]]) -> Choice[tuple[int, ...]]:
+def feature_map_sizes(patch_size: Collection[int], strides: Collection[Collection[int]]) -> list[tuple[int, ...]]:
+    """Compute the (Y, X) size of every encoder stage's feature map, full resolution first."""
+    steps = np.cumprod(np.array(list(strides)), axis=0)
+    return [tuple(int(size) for size in np.array(patch_size) // step) for step in steps]
+
+
+def plan_memory_stages(sizes: Collection[tuple[int, ...]]) -> Choice[tuple[int, ...]]:
     """Put the memory where features are semantic and a frame still has pixels to tell apart.
 
-    That is the deepest stage whose feature map has at least eight pixels along each axis; the bottleneck's own map is
-    usually smaller. A network too shallow for that gets its memory at the bottleneck.
+    That is the deepest stage whose feature map has ``MEMORY_SIDE`` pixels along each axis; the bottleneck's own map is
+    smaller. A network too shallow for that gets its memory at the bottleneck.
     """
-    sizes = [np.array(patch_size) // np.prod(np.array(strides[: stage + 1]), axis=0) for stage in range(len(strides))]
-    fine_enough = [stage for stage, size in enumerate(sizes) if stage > 0 and size.min() >= 8]
-    stages = tuple(fine_enough[-1:]) or (len(strides) - 1,)
-    maps = ", ".join("x".join(str(int(n)) for n in sizes[stage]) for stage in stages)
+    sizes = list(sizes)
+    fine_enough = [stage for stage, size in enumerate(sizes) if stage > 0 and min(size) >= MEMORY_SIDE]
+    stages = tuple(fine_enough[-1:]) or (len(sizes) - 1,)
+    maps = ", ".join("x".join(map(str, sizes[stage])) for stage in stages)
     return Choice(stages, f"Memory at encoder stage {', '.join(map(str, stages))} (feature map {maps}).")
 
 
@@ -113,6 +226,34 @@ def plan_memory_size(channels: Collection[int]) -> Choice[MemorySize]:
     """
     size = int(np.clip(min(channels) // 8, 16, 64))
     return Choice(MemorySize(4, size, size), f"4 memory heads with keys and values of {size} channels.")
+
+
+def plan_matching_patch(size: Collection[int]) -> Choice[int]:
+    """Match patches of a quarter of the field of view, as CSTM does (6 of 24 pixels).
+
+    Patches are even and half a patch apart, so that windows tile the feature map to its border: the remainder of
+    (side - P) / (P / 2) must be zero along both axes. P = 2 fits every map.
+    """
+    fitting = [p for p in range(2, min(size) + 1, 2) if all((side - p) % (p // 2) == 0 for side in size)]
+    patch = min(fitting, key=lambda p: (abs(p - min(size) / 4), -p))
+    return Choice(patch, f"Matching patches of {patch}x{patch} pixels of a {'x'.join(map(str, size))} feature map.")
+
+
+def plan_neighbourhood(
+    temporal: Mapping[str, Any], clip: ClipPlan, span: Span, cell_mm: float
+) -> Choice[tuple[int, int, int]]:
+    """Let a pixel attend to the frames before and after it, as far as walls move from one clip frame to the next.
+
+    Three to seven pixels wide: less holds no context, more is hardly a neighbourhood.
+    """
+    way = (temporal["displacement_mm"]["median"] or 0.0) * (2 if span.closes else 1)
+    step = way / cell_mm / max(1, clip.clip_length - (not span.closes))
+    side = int(np.clip(2 * math.ceil(step) + 1, 3, 7))
+    window = (3 if clip.clip_length >= 3 else 1, side, side)
+    return Choice(
+        window,
+        f"Neighbourhoods of {window[0]} frames and {side}x{side} pixels: walls move {step:.1f} from frame to frame.",
+    )
 
 
 def plan_geometry(channel_names: Collection[str], patch_size: Collection[int]) -> Choice[Geometry]:
@@ -128,3 +269,15 @@ def plan_geometry(channel_names: Collection[str], patch_size: Collection[int]) -
     rotation = 15.0 if max(patch_size) / min(patch_size) > 1.5 else 180.0
     reason = f"Not mirrored, because hearts have a handedness; rotated by up to {rotation:g} degrees."
     return Choice(Geometry(None, rotation), reason)
+
+
+def explain_batch_dice(batch_dice: bool) -> str:
+    """Explain why ``2dt`` computes Dice as ``2d`` does: over the frames of a step, which are as many."""
+    over = "all frames of a step together" if batch_dice else "each frame"
+    return f"Dice loss over {over}, as 2d."
+
+
+def _share_of(span: Span, clip_length: int, stride: int) -> str:
+    if span.closes:
+        return f"{min(1.0, clip_length * stride / span.frames):.2g} of a {span.frames:.3g}-frame cycle"
+    return f"{(clip_length - 1) * stride + 1} of {span.frames:g} frames"

@@ -1,56 +1,77 @@
 """Plans the configuration ``2dt``: nnU-Net's 2D plan, and around it what the data say about time."""
 
 from copy import deepcopy
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    nnUNetPlannerResEncL,
+    nnUNetPlannerResEncM,
+    nnUNetPlannerResEncXL,
+)
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_temporal.datasets.integrity import manifest_of
+from nnunet_temporal.errors import InputError
 from nnunet_temporal.networks.build import sequence_architecture
+from nnunet_temporal.networks.gated_delta import GatedDeltaMemory
 from nnunet_temporal.planners import rules
+from nnunet_temporal.planners.memory_budget import training_memory
+from nnunet_temporal.planners.temporal_fingerprint import TEMPORAL_KEY
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION, TemporalConfig
 from nnunet_temporal.sequences import MANIFEST_NAME
 
-DEFAULT_GPU_MEMORY_GB = 8
-"""nnU-Net's own default."""
+SEED = 12345
+"""Seed of everything random in training; a user's own goes into the plans."""
 
 
 class TemporalPlanner(ExperimentPlanner):
     """Adds ``2dt`` to nnU-Net's own configurations; ``2d`` and ``3d_fullres`` stay as baselines on the same splits.
 
-    Spatial topology, patch size, spacing and memory budget come from nnU-Net's planning of ``2d``. ``2dt`` reuses
-    the preprocessed data of ``2d``: both resample in plane only, and time is never resampled.
+    Spatial topology, patch size and spacing come from nnU-Net's planning of ``2d``, at the same memory target. ``2dt``
+    reuses the preprocessed data of ``2d``: both resample in plane only, and time is never resampled.
 
     Attributes:
         manifest: The training sequences.
-        explanations: After planning, one line per choice about time.
+        explanations: After planning, one line per choice about time; the plans keep them under ``temporal/reasons``.
     """
 
     default_plans_name = "nnUNetTemporalPlans"
+    default_memory_gb: float = 8
     max_labelled_frames_per_step: int | None = None
 
     def __init__(
         self,
         dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = DEFAULT_GPU_MEMORY_GB,
+        gpu_memory_target_in_gb: float | None = None,
         preprocessor_name: str = "DefaultPreprocessor",
         plans_name: str | None = None,
         overwrite_target_spacing: list[float] | None = None,
         suppress_transpose: bool = False,
     ) -> None:
-        """Take nnU-Net's arguments; see ``ExperimentPlanner``. ``plans_name`` defaults to the planner's own."""
+        """Take nnU-Net's arguments, see ``ExperimentPlanner``; memory and plans' name default to the planner's own.
+
+        Raises:
+            InputError: The dataset has no valid manifest, or its fingerprint holds nothing about time.
+        """
         super().__init__(
             dataset_name_or_id,
-            gpu_memory_target_in_gb,
+            gpu_memory_target_in_gb or self.default_memory_gb,
             preprocessor_name,
             plans_name or self.default_plans_name,
             overwrite_target_spacing,
             suppress_transpose,
         )
         self.manifest = manifest_of(Path(self.raw_dataset_folder))
+        if TEMPORAL_KEY not in self.dataset_fingerprint:
+            raise InputError(
+                f"The fingerprint of {self.dataset_name} holds nothing about time. "
+                "Plan with 'nnunet_temporal plan_and_preprocess', which measures that first."
+            )
         self.explanations: list[str] = []
 
     def determine_transpose(self) -> tuple[list[int], list[int]]:
@@ -67,6 +88,10 @@ class TemporalPlanner(ExperimentPlanner):
         function, function_kwargs = super().determine_segmentation_softmax_export_fn(*args, **kwargs)
         return function, {**function_kwargs, "force_separate_z": False}
 
+    def generate_data_identifier(self, configuration_name: str) -> str:
+        """Name preprocessed data after these plans; nnU-Net's residual presets share data we resample differently."""
+        return f"{self.plans_identifier}_{configuration_name}"
+
     def get_plans_for_configuration(self, spacing: Any, *args: Any, **kwargs: Any) -> dict:  # noqa: ANN401
         """Plan as nnU-Net; a light preset also bounds the frames per 2D step, so that both trainers see as many."""
         plan = super().get_plans_for_configuration(spacing, *args, **kwargs)
@@ -81,38 +106,72 @@ class TemporalPlanner(ExperimentPlanner):
         self.manifest.write(Path(str(nnUNet_preprocessed)) / self.dataset_name / MANIFEST_NAME)
 
     def plan_sequences(self, plan_2d: dict) -> dict:
-        """Derive ``2dt`` from the finished plan of ``2d``, explaining each choice in ``explanations``."""
-        labelled = [sequence for sequence in self.manifest.values() if sequence.labelled_frames]
-        clip = rules.plan_clip(labelled)
-        stages = rules.plan_memory_stages(plan_2d["patch_size"], plan_2d["architecture"]["arch_kwargs"]["strides"])
-        features = plan_2d["architecture"]["arch_kwargs"]["features_per_stage"]
-        memory = rules.plan_memory_size([features[stage] for stage in stages.value])
-        window = rules.plan_prediction_window(list(self.manifest.values()))
-        clips = rules.plan_clips_per_step(plan_2d["batch_size"], clip.value.decoded_frames)
-        geometry = rules.plan_geometry(list(self.dataset_json["channel_names"].values()), plan_2d["patch_size"])
-        choices = (clip, clips, window, stages, memory, geometry)
-        self.explanations = [choice.reason for choice in choices]
-        temporal = TemporalConfig(
-            clip_length=clip.value.clip_length,
-            decoded_frames=clip.value.decoded_frames,
-            frame_stride=clip.value.frame_stride,
-            memory_stages=stages.value,
-            heads=memory.value.heads,
-            key_size=memory.value.key_size,
-            value_size=memory.value.value_size,
-            mirror_axes=geometry.value.mirror_axes,
-            rotation_degrees=geometry.value.rotation_degrees,
-            seed=12345,
+        """Derive ``2dt`` from a finished plan of ``2d``, explaining each choice in ``explanations``."""
+        measured = self.dataset_fingerprint[TEMPORAL_KEY]
+        topology = self._plan_topology(plan_2d, measured["n_frames"]["median"])
+        window = rules.plan_prediction_window(measured)
+        topology["patch_size"] = [window.value, *plan_2d["patch_size"]]
+        span, wanted, temporal, reasons = self._plan_time(plan_2d, measured)
+        step = rules.plan_step(
+            rules.smaller_steps(wanted, span),
+            lambda step: self._training_bytes(_with_step(topology, temporal, step)),
+            self.UNet_vram_target_GB,
         )
-        plan = deepcopy(plan_2d)
-        plan["patch_size"] = [window.value, *plan_2d["patch_size"]]
-        plan["batch_size"] = clips.value
-        plan["median_image_size_in_voxels"] = [
-            float(np.median([sequence.n_frames for sequence in self.manifest.values()])),
-            *plan_2d["median_image_size_in_voxels"],
-        ]
-        plan["architecture"] = sequence_architecture(plan["architecture"])
-        return temporal.to_configuration(plan)
+        self.explanations = [*reasons, step.reason, window.reason, rules.explain_batch_dice(plan_2d["batch_dice"])]
+        return _with_step(topology, replace(temporal, reasons=tuple(self.explanations)), step.value)
+
+    def _plan_topology(self, plan_2d: dict, n_frames: float) -> dict:
+        """Give the plan of ``2d`` a time axis that nothing reaches along."""
+        size = [n_frames, *plan_2d["median_image_size_in_voxels"]]
+        architecture = sequence_architecture(plan_2d["architecture"])
+        return {**deepcopy(plan_2d), "median_image_size_in_voxels": size, "architecture": architecture}
+
+    def _plan_time(self, plan_2d: dict, measured: dict) -> tuple[rules.Span, rules.Step, TemporalConfig, list[str]]:
+        """Choose clips, memory and augmentation as if memory were no object; a reason for each choice."""
+        arguments = plan_2d["architecture"]["arch_kwargs"]
+        sizes = rules.feature_map_sizes(plan_2d["patch_size"], arguments["strides"])
+        stages = rules.plan_memory_stages(sizes)
+        size = sizes[stages.value[-1]]
+        cell_mm = float(max(np.array(plan_2d["spacing"]) * np.array(plan_2d["patch_size"]) / np.array(size)))
+        span = rules.plan_span(measured)
+        clip = rules.plan_clip(measured, span.value, cell_mm)
+        clips = rules.plan_clips_per_step(plan_2d["batch_size"], clip.value.decoded_frames)
+        memory = rules.plan_memory_size([arguments["features_per_stage"][stage] for stage in stages.value])
+        patch = rules.plan_matching_patch(size)
+        around = rules.plan_neighbourhood(measured, clip.value, span.value, cell_mm)
+        geometry = rules.plan_geometry(list(self.dataset_json["channel_names"].values()), plan_2d["patch_size"])
+        temporal = TemporalConfig(
+            **asdict(clip.value),
+            **asdict(memory.value),
+            **asdict(geometry.value),
+            memory_stages=stages.value,
+            matching_patch=patch.value,
+            matching_top_k=rules.MATCHING_TOP_K,
+            neighbourhood=around.value,
+            seed=SEED,
+        )
+        choices = (span, clip, clips, stages, memory, patch, around, geometry)
+        return span.value, rules.Step(clips.value, clip.value), temporal, [choice.reason for choice in choices]
+
+    def _training_bytes(self, plan: dict) -> int:
+        """Predict the peak memory of training GDKVM with a plan; nnU-Net trains in mixed precision on a GPU."""
+        heads = LabelManager(self.dataset_json["labels"], self.dataset_json.get("regions_class_order"))
+        return training_memory(
+            plan,
+            len(self.dataset_json["channel_names"]),
+            heads.num_segmentation_heads,
+            _gated_delta_memory,
+            watch_first=True,
+            autocast=True,
+        ).total
+
+
+def _gated_delta_memory(channels: int, temporal: TemporalConfig) -> GatedDeltaMemory:
+    return GatedDeltaMemory(channels, heads=temporal.heads, key_size=temporal.key_size, value_size=temporal.value_size)
+
+
+def _with_step(plan: dict, temporal: TemporalConfig, step: rules.Step) -> dict:
+    return replace(temporal, **asdict(step.clip)).to_configuration({**plan, "batch_size": step.clips})
 
 
 class LightTemporalPlanner(TemporalPlanner):
@@ -131,4 +190,33 @@ class LightTemporalPlanner(TemporalPlanner):
         self.UNet_max_features_2d = 256
 
 
-PLANNERS = {planner.__name__: planner for planner in (TemporalPlanner, LightTemporalPlanner)}
+class ResEncMTemporalPlanner(TemporalPlanner, nnUNetPlannerResEncM):
+    """nnU-Net's medium residual encoder preset, for GPUs of about 10 GB."""
+
+    default_plans_name = "nnUNetTemporalResEncMPlans"
+
+
+class ResEncLTemporalPlanner(TemporalPlanner, nnUNetPlannerResEncL):
+    """nnU-Net's large residual encoder preset, for GPUs of 24 GB."""
+
+    default_plans_name = "nnUNetTemporalResEncLPlans"
+    default_memory_gb = 24
+
+
+class ResEncXLTemporalPlanner(TemporalPlanner, nnUNetPlannerResEncXL):
+    """nnU-Net's extra large residual encoder preset, for GPUs of 40 GB."""
+
+    default_plans_name = "nnUNetTemporalResEncXLPlans"
+    default_memory_gb = 40
+
+
+PLANNERS = {
+    planner.__name__: planner
+    for planner in (
+        TemporalPlanner,
+        LightTemporalPlanner,
+        ResEncMTemporalPlanner,
+        ResEncLTemporalPlanner,
+        ResEncXLTemporalPlanner,
+    )
+}

@@ -4,7 +4,6 @@ import argparse
 import json
 from pathlib import Path
 
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     extract_fingerprint_dataset,
     preprocess_dataset,
@@ -14,10 +13,10 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_temporal.atomic import write_json
-from nnunet_temporal.datasets.integrity import check_raw_dataset
 from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.planners.temporal_planner import DEFAULT_GPU_MEMORY_GB, PLANNERS
+from nnunet_temporal.planners.temporal_fingerprint import TemporalFingerprintExtractor
+from nnunet_temporal.planners.temporal_planner import PLANNERS
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
 from nnunet_temporal.sequences import Manifest, check_splits, study_splits
 
@@ -34,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("-npfp", type=int, default=8, help="processes for the fingerprint (default: %(default)s)")
     add("-np", nargs="+", type=int, default=[8], help="processes for preprocessing, one or one per configuration")
-    add("-gpu_memory_target", type=float, help="memory budget in GB (default: nnU-Net's 8)")
+    add(
+        "-gpu_memory_target",
+        type=float,
+        help="memory budget in GB (default: the planner's; 8, ResEncL 24, ResEncXL 40)",
+    )
     add("-overwrite_target_spacing", nargs=3, type=float, help="target spacing t y x; 2dt and 2d use y and x")
     add("-overwrite_plans_name", help="name of the plans, instead of the planner's own")
     add("-preprocessor_name", default="DefaultPreprocessor", help="nnU-Net preprocessor (default: %(default)s)")
@@ -63,11 +66,10 @@ def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
         name = convert_id_to_dataset_name(dataset)
     except RuntimeError as error:
         raise InputError(f"-d {dataset}: {error}") from error
-    check_raw_dataset(Path(str(nnUNet_raw)) / name, arguments.npfp)
     _check_same_splits(Path(str(nnUNet_raw)) / name, Path(str(nnUNet_preprocessed)) / name)
     extract_fingerprint_dataset(
         dataset,
-        DatasetFingerprintExtractor,
+        TemporalFingerprintExtractor,
         arguments.npfp,
         arguments.verify_dataset_integrity,
         arguments.clean,
@@ -95,7 +97,7 @@ def _plan(dataset: int, arguments: argparse.Namespace) -> str:
     # nnU-Net's plan_experiment_dataset would do, but it drops the planner with its explanations.
     planner = PLANNERS[arguments.pl](
         dataset,
-        arguments.gpu_memory_target or DEFAULT_GPU_MEMORY_GB,
+        arguments.gpu_memory_target,
         arguments.preprocessor_name,
         arguments.overwrite_plans_name,
         arguments.overwrite_target_spacing,

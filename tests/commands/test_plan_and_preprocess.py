@@ -123,7 +123,7 @@ def test_the_next_steps_name_every_fold_and_the_plans(planned_phantom):
 
 
 def test_the_reasons_of_the_planner_are_printed(planned_phantom):
-    assert "Choices about time:\n  Clips of " in planned_phantom.printed
+    assert "Choices about time:\n  Clips span a heart beat of " in planned_phantom.printed
 
 
 def test_the_next_steps_name_the_users_plans(phantom):

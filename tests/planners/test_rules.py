@@ -1,69 +1,144 @@
 """Each rule: its value for ordinary and for odd data, and the line that explains it."""
 
+import itertools
+
 import pytest
 
 from nnunet_temporal.planners import rules
-from nnunet_temporal.planners.rules import ClipPlan, Geometry, MemorySize
-from nnunet_temporal.sequences import Sequence
+from nnunet_temporal.planners.rules import ClipPlan, Geometry, MemorySize, Span, Step
 
 STRIDES_256 = [(1, 1), (2, 2), (2, 2), (2, 2), (2, 2), (2, 2), (2, 2)]
+BEAT_OF_25 = Span(25.0, closes=True)
 
 
-def sequences(*labelled_frames: tuple[int, ...], n_frames: int = 25) -> list[Sequence]:
-    """Return one sequence per entry, with these labelled frames."""
-    return [
-        Sequence(f"case_{number}", f"case_{number}", n_frames, frames) for number, frames in enumerate(labelled_frames)
-    ]
+def measured(
+    n_frames=25.0, cycle=None, gap=None, moved=None, labelled=2.0, labelled_share=0.08, longest=None, seen=1.0
+) -> dict:
+    """Return a fingerprint's entry ``temporal`` with these medians, as far as the rules read it."""
+    return {
+        "n_frames": {"median": n_frames, "max": longest or n_frames},
+        "frames_per_cycle": {"median": cycle, "share": seen},
+        "labelled_gap_frames": {"median": gap},
+        "displacement_mm": {"median": moved},
+        "labelled_frames": {"median": labelled},
+        "labelled_frame_share": labelled_share,
+    }
 
 
-def test_end_diastole_and_end_systole_are_a_clip():
-    choice = rules.plan_clip(sequences((0, 8), (0, 8), (0, 8)))
-    assert choice.value == ClipPlan(clip_length=2, decoded_frames=2, frame_stride=8)
+def test_a_clip_spans_the_beat_that_sequences_show():
+    choice = rules.plan_span(measured(n_frames=300.0, cycle=42.5, gap=15.0, seen=0.8))
+    assert choice.value == Span(42.5, closes=True)
+    assert choice.reason == "Clips span a heart beat of 42.5 frames (80% of the sequences show it)."
+
+
+def test_half_cycles_are_spanned_from_label_to_label():
+    choice = rules.plan_span(measured(n_frames=20.0, gap=15.0))
+    assert choice.value == Span(16.0, closes=False)
     assert choice.reason == (
-        "Clips of 2 frames, 2 of them decoded, about 8 frames apart: sequences have 2 labelled of 25 frames (median), "
-        "8 frames from first to last."
+        "Clips span the 15 frames between labelled frames: no heart beat is seen in 20 frames (median)."
     )
 
 
-def test_the_gap_of_the_typical_sequence_sets_the_stride():
-    assert rules.plan_clip(sequences((0, 3), (0, 12), (0, 24))).value.frame_stride == 12
+@pytest.mark.parametrize("gap", [None, 0.0])
+def test_without_beat_and_labelled_pair_a_clip_spans_the_sequence(gap):
+    assert rules.plan_span(measured(gap=gap)).value == Span(25.0, closes=False)
 
 
-def test_more_labelled_frames_do_not_make_longer_clips():
-    assert rules.plan_clip(sequences(tuple(range(25)))).value == ClipPlan(2, 2, 24)
+def test_a_beat_longer_than_the_typical_sequence_cannot_be_spanned():
+    assert rules.plan_span(measured(n_frames=12.0, cycle=25.0, gap=9.0)).value == Span(10.0, closes=False)
 
 
-def test_one_labelled_frame_per_sequence_is_decoded_with_one_context_frame():
-    choice = rules.plan_clip(sequences((5,), (7,)))
-    assert choice.value == ClipPlan(clip_length=2, decoded_frames=1, frame_stride=12)
-    assert "1 of them decoded" in choice.reason
-    assert "1 labelled of 25 frames" in choice.reason
+def test_a_clip_follows_the_wall_from_pixel_to_pixel_of_the_memory_and_back():
+    choice = rules.plan_clip(measured(moved=15.0), BEAT_OF_25, cell_mm=5.0)
+    assert choice.value == ClipPlan(clip_length=6, decoded_frames=2, frame_stride=4)
+    assert choice.reason == (
+        "Clip 6 x stride 4 spans 0.96 of a 25-frame cycle; walls move 30.0 mm in it, 6.0 pixels of the memory. "
+        "2 of its frames are segmented: 2 of 25 are labelled."
+    )
 
 
-def test_most_sequences_with_one_labelled_frame_outvote_few_with_two():
-    assert rules.plan_clip(sequences((5,), (7,), (0, 9))).value.decoded_frames == 1
+def test_a_half_cycle_is_walked_one_way_from_its_first_to_its_last_frame():
+    choice = rules.plan_clip(measured(moved=15.0), Span(16.0, closes=False), cell_mm=3.0)
+    assert choice.value == ClipPlan(clip_length=6, decoded_frames=2, frame_stride=3)
+    assert choice.reason.startswith("Clip 6 x stride 3 spans 16 of 16 frames; walls move 15.0 mm")
 
 
-def test_one_frame_sequences_are_clips_of_one_frame():
-    assert rules.plan_clip(sequences((0,), (0,), n_frames=1)).value == ClipPlan(1, 1, 1)
+@pytest.mark.parametrize(("moved", "length"), [(None, rules.SHORTEST_CLIP), (0.1, 4), (1000.0, rules.LONGEST_CLIP)])
+def test_clips_have_bounds_whatever_moves(moved, length):
+    assert rules.plan_clip(measured(moved=moved), BEAT_OF_25, 10.0).value.clip_length == length
 
 
-@pytest.mark.parametrize("n_frames", [2, 3])
-def test_short_sequences_get_clips_of_two_frames(n_frames):
-    assert rules.plan_clip(sequences((0, n_frames - 1), n_frames=n_frames)).value == ClipPlan(2, 2, n_frames - 1)
+def test_one_labelled_frame_per_sequence_is_segmented_alone():
+    clip = rules.plan_clip(measured(labelled=1.0, labelled_share=0.04), BEAT_OF_25, 10.0).value
+    assert (clip.clip_length, clip.decoded_frames) == (4, 1)
 
 
-def test_neighbouring_labelled_frames_keep_a_stride_of_one():
-    assert rules.plan_clip(sequences((3, 4))).value.frame_stride == 1
+def test_densely_labelled_sequences_have_no_context():
+    clip = rules.plan_clip(measured(labelled=25.0, labelled_share=1.0, moved=15.0), BEAT_OF_25, 5.0).value
+    assert (clip.clip_length, clip.decoded_frames) == (6, 6)
 
 
-def test_very_long_sequences_stretch_the_stride_but_not_the_clip():
-    assert rules.plan_clip(sequences((0, 3000), n_frames=5000)).value == ClipPlan(2, 2, 3000)
+@pytest.mark.parametrize("n_frames", [1, 2, 3])
+def test_a_clip_is_no_longer_than_the_typical_sequence(n_frames):
+    labelled = min(2.0, n_frames)
+    data = measured(float(n_frames), gap=n_frames - 1.0 or None, labelled=labelled, labelled_share=labelled / n_frames)
+    clip = rules.plan_clip(data, rules.plan_span(data).value, 10.0).value
+    assert clip == ClipPlan(n_frames, int(labelled), 1)
+
+
+def test_very_long_cycles_stretch_the_stride_but_not_the_clip():
+    clip = rules.plan_clip(measured(n_frames=5000.0, moved=1000.0), Span(3000.0, closes=True), 10.0).value
+    assert clip == ClipPlan(12, 2, 250)
+
+
+@pytest.mark.parametrize(("closes", "stride"), [(True, 6), (False, 8)])
+def test_the_stride_closes_a_beat_and_ends_on_the_last_frame_of_anything_else(closes, stride):
+    assert rules.clip_stride(Span(25.0, closes), 4) == stride
 
 
 def test_the_planned_clip_holds_plain_integers_that_json_can_write():
-    clip = rules.plan_clip(sequences((0, 9), (1, 10))).value
+    clip = rules.plan_clip(measured(moved=15.0), BEAT_OF_25, 5.0).value
     assert {type(value) for value in vars(clip).values()} == {int}
+
+
+def test_memory_is_saved_on_context_first_then_on_clips_then_on_the_rest():
+    steps = rules.smaller_steps(Step(4, ClipPlan(6, 2, 4)), BEAT_OF_25)
+    assert [(s.clips, s.clip.clip_length, s.clip.decoded_frames) for s in steps] == [
+        (4, 6, 2), (4, 5, 2), (4, 4, 2), (3, 4, 2), (2, 4, 2), (2, 3, 2), (2, 2, 2), (2, 1, 1)
+    ]  # fmt: skip
+
+
+def test_every_step_tried_is_smaller_than_the_one_before_and_spans_the_same():
+    for clips, length, decoded in itertools.product((1, 2, 7), (1, 2, 4, 12), (1, 2, 4)):
+        steps = rules.smaller_steps(Step(clips, ClipPlan(length, min(decoded, length), 3)), BEAT_OF_25)
+        sizes = [s.clips * s.clip.clip_length for s in steps]
+        assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+        assert all(s.clip.frame_stride == rules.clip_stride(BEAT_OF_25, s.clip.clip_length) for s in steps)
+        assert steps[-1].clip.clip_length == 1
+
+
+def planned_step(budget_gb: float):
+    """Plan a step that needs 1 GB per frame, from 4 clips of 6 frames."""
+    steps = rules.smaller_steps(Step(4, ClipPlan(6, 2, 4)), BEAT_OF_25)
+    return rules.plan_step(steps, lambda step: step.clips * step.clip.clip_length * 2**30, budget_gb)
+
+
+def test_a_step_that_fits_stays_as_it_is():
+    choice = planned_step(24)
+    assert choice.value == Step(4, ClipPlan(6, 2, 4))
+    assert choice.reason == "A step of 4 clips x 6 frames needs 24.0 GB of 24."
+
+
+def test_the_first_step_that_fits_is_taken():
+    choice = planned_step(13)
+    assert choice.value == Step(3, ClipPlan(4, 2, 6))
+    assert choice.reason == "A step of 3 clips x 4 frames needs 12.0 GB of 13; 4 clips x 6 frames would need 24.0."
+
+
+def test_the_smallest_step_is_taken_and_said_to_be_too_large_when_none_fits():
+    choice = planned_step(1)
+    assert choice.value == Step(2, ClipPlan(1, 1, 25))
+    assert "needs 2.0 GB of 1, and no step is smaller" in choice.reason
 
 
 def test_a_step_sees_as_many_labelled_frames_as_a_step_in_2d():
@@ -84,35 +159,40 @@ def test_a_step_has_at_least_one_clip():
 
 
 def test_the_prediction_window_is_the_longest_sequence():
-    choice = rules.plan_prediction_window([*sequences((), n_frames=12), *sequences((0,), n_frames=30)])
+    choice = rules.plan_prediction_window(measured(n_frames=12.0, longest=30.0))
     assert choice.value == 30
     assert choice.reason == "Prediction window of 30 frames: the longest sequence has 30."
 
 
 def test_the_prediction_window_of_very_long_sequences_is_bounded():
-    choice = rules.plan_prediction_window(sequences((0,), n_frames=5000))
+    choice = rules.plan_prediction_window(measured(n_frames=5000.0))
     assert choice.value == rules.LONGEST_WINDOW == 128
     assert choice.reason == "Prediction window of 128 frames: the longest sequence has 5000."
 
 
-def test_the_memory_sits_at_the_deepest_stage_with_eight_pixels():
-    choice = rules.plan_memory_stages((256, 256), STRIDES_256)
-    assert choice.value == (5,)
-    assert choice.reason == "Memory at encoder stage 5 (feature map 8x8)."
+def memory_stages(patch_size, strides):
+    """Plan the memory stages of a network."""
+    return rules.plan_memory_stages(rules.feature_map_sizes(patch_size, strides))
+
+
+def test_the_memory_sits_at_the_deepest_stage_with_twelve_pixels():
+    choice = memory_stages((256, 256), STRIDES_256)
+    assert choice.value == (4,)
+    assert choice.reason == "Memory at encoder stage 4 (feature map 16x16)."
 
 
 def test_the_short_side_of_an_elongated_patch_decides_about_the_memory():
     strides = [(1, 1), (2, 2), (2, 2), (2, 2), (2, 1)]
-    assert rules.plan_memory_stages((256, 64), strides).value == (4,)
-    assert rules.plan_memory_stages((256, 32), strides).value == (2,)
+    assert memory_stages((256, 96), strides).value == (4,)
+    assert memory_stages((256, 64), strides).value == (2,)
 
 
 def test_full_resolution_never_gets_a_memory():
-    assert rules.plan_memory_stages((16, 16), [(1, 1), (2, 2), (2, 2)]).value == (1,)
+    assert memory_stages((24, 24), [(1, 1), (2, 2), (2, 2)]).value == (1,)
 
 
 def test_a_tiny_patch_gets_its_memory_at_the_bottleneck():
-    choice = rules.plan_memory_stages((8, 8), [(1, 1), (2, 2)])
+    choice = memory_stages((8, 8), [(1, 1), (2, 2)])
     assert choice.value == (1,)
     assert choice.reason == "Memory at encoder stage 1 (feature map 4x4)."
 
@@ -157,3 +237,45 @@ def test_letters_within_a_word_do_not_make_it_ultrasound(name):
 
 def test_one_ultrasound_channel_is_enough():
     assert rules.plan_geometry(["MRI", "us"], (256, 256)).value.mirror_axes == (2,)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch"),
+    [
+        ((24, 24), 6),
+        ((16, 16), 4),
+        ((8, 8), 2),
+        ((28, 32), 8),
+        ((20, 16), 4),
+        ((4, 4), 2),
+        ((9, 11), 2),
+        ((12, 14), 4),
+        ((48, 64), 16),
+    ],
+)
+def test_matching_patches_are_about_a_quarter_of_the_field_of_view(size, patch):
+    choice = rules.plan_matching_patch(size)
+    assert choice.value == patch
+    assert all((side - patch) % (patch // 2) == 0 for side in size)
+
+
+def test_matching_patches_reach_the_border_of_every_feature_map():
+    for size in itertools.product(range(2, 40), repeat=2):
+        patch = rules.plan_matching_patch(size).value
+        assert patch % 2 == 0 and all((side - patch) % (patch // 2) == 0 for side in size)
+
+
+@pytest.mark.parametrize(("moved", "side"), [(None, 3), (6.0, 3), (15.0, 5), (500.0, 7)])
+def test_neighbourhoods_reach_as_far_as_walls_move(moved, side):
+    choice = rules.plan_neighbourhood(measured(moved=moved), ClipPlan(4, 2, 6), BEAT_OF_25, cell_mm=5.0)
+    assert choice.value == (3, side, side)
+
+
+@pytest.mark.parametrize(("clip_length", "extent"), [(1, 1), (2, 1), (3, 3), (12, 3)])
+def test_a_neighbourhood_has_a_frame_on_either_side_where_clips_do(clip_length, extent):
+    assert rules.plan_neighbourhood(measured(), ClipPlan(clip_length, 1, 1), BEAT_OF_25, 5.0).value[0] == extent
+
+
+def test_dice_is_explained_as_the_2d_plan_has_it():
+    assert "all frames of a step" in rules.explain_batch_dice(True)
+    assert "each frame" in rules.explain_batch_dice(False)

@@ -29,12 +29,11 @@ def one_planning_thread(monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
 
 
-def plan(planner_class=LightTemporalPlanner, *, whole_dataset_per_step=False, **arguments):
-    """Plan the phantom; return the planner, whose ``plans`` are the result."""
+def plan(planner_class=LightTemporalPlanner, *, dataset_per_step=0.05, **arguments):
+    """Plan the phantom, of which a step may cover so much; return the planner, whose ``plans`` are the result."""
     with contextlib.redirect_stdout(io.StringIO()):
         planner = planner_class(777, **arguments)
-        if whole_dataset_per_step:
-            planner.max_dataset_covered = 1e9
+        planner.max_dataset_covered = dataset_per_step
         planner.plan_experiment()
     return planner
 
@@ -99,14 +98,14 @@ def test_time_stays_first_when_it_is_the_finest_axis(phantom):
 
 @pytest.mark.parametrize("planner", [TemporalPlanner, LightTemporalPlanner])
 def test_a_step_decodes_the_labelled_frames_of_a_2d_step(phantom, planner):
-    configurations = plan(planner, whole_dataset_per_step=True).plans["configurations"]
+    configurations = plan(planner, dataset_per_step=2).plans["configurations"]
     decoded = configurations["2dt"]["temporal"]["decoded_frames"]
     assert configurations["2d"]["batch_size"] >= 12
     assert abs(configurations["2dt"]["batch_size"] * decoded - configurations["2d"]["batch_size"]) <= decoded / 2
 
 
 def test_the_light_preset_bounds_the_labelled_frames_of_both_trainers(phantom):
-    configurations = plan(whole_dataset_per_step=True).plans["configurations"]
+    configurations = plan(dataset_per_step=1e9).plans["configurations"]
     assert configurations["2d"]["batch_size"] == 12
     assert configurations["2dt"]["batch_size"] == 6
 
@@ -114,7 +113,7 @@ def test_the_light_preset_bounds_the_labelled_frames_of_both_trainers(phantom):
 def test_less_memory_never_gives_a_larger_step(phantom):
     set_fingerprint(phantom, shapes_after_crop=[20, 256, 256])
     large, small = (
-        plan(TemporalPlanner, whole_dataset_per_step=True, gpu_memory_target_in_gb=memory).plans["configurations"]
+        plan(TemporalPlanner, dataset_per_step=1e9, gpu_memory_target_in_gb=memory).plans["configurations"]
         for memory in (8, 2)
     )
     for configuration in ("2d", "2dt"):
@@ -198,9 +197,10 @@ def test_a_configuration_that_inherits_from_2dt_is_temporal(phantom):
 
 
 def test_every_choice_about_time_is_explained_in_one_line(phantom):
-    explanations = plan().explanations
-    assert len(explanations) == 6
-    assert not any("\n" in line for line in explanations)
+    planner = plan()
+    assert len(planner.explanations) == 11
+    assert not any("\n" in line for line in planner.explanations)
+    assert phantom.plans()["configurations"]["2dt"]["temporal"]["reasons"] == planner.explanations
 
 
 def test_ultrasound_in_the_channel_names_reaches_the_plans(phantom):

@@ -1,0 +1,172 @@
+"""Adds to nnU-Net's dataset fingerprint what it knows nothing of: time."""
+
+import json
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.paths import nnUNet_preprocessed
+from tqdm import tqdm
+
+from nnunet_temporal.atomic import write_json
+from nnunet_temporal.datasets.integrity import check_raw_dataset
+from nnunet_temporal.datasets.problems import apply_to_all
+from nnunet_temporal.errors import InputError
+from nnunet_temporal.planners.sequence_measures import SequenceMeasures, foreground_structures, measure_sequence
+from nnunet_temporal.sequences import Manifest
+
+FINGERPRINT_NAME = "dataset_fingerprint.json"
+TEMPORAL_KEY = "temporal"
+
+CREDIBLE = 0.5
+"""A cycle length is believed from this confidence on."""
+
+SHARE_THAT_DECIDES = 0.25
+"""So many sequences must show their cycle before the dataset is said to have one: in a stack of slices base and apex
+often show none, while few sequences that seem to repeat among many that do not are chance."""
+
+
+class TemporalFingerprintExtractor(DatasetFingerprintExtractor):
+    """Checks a dataset of sequences, extracts nnU-Net's fingerprint and adds the entry ``temporal``.
+
+    A fingerprint of an earlier state of the dataset (other cases, frames or labelled frames) is extracted anew.
+    """
+
+    def run(self, overwrite_existing: bool = False) -> dict:
+        """Extract the fingerprint, or read it if it is there and still fits.
+
+        Returns:
+            nnU-Net's fingerprint with ``temporal`` added, as stored in ``dataset_fingerprint.json``.
+
+        Raises:
+            InputError: Something is wrong with the dataset; every problem is listed with the file it is in.
+        """
+        manifest = check_raw_dataset(Path(self.input_folder), self.num_processes)
+        path = Path(str(nnUNet_preprocessed)) / self.dataset_name / FINGERPRINT_NAME
+        stored = _read(path) if path.is_file() else {}
+        if TEMPORAL_KEY in stored and not _describes(stored[TEMPORAL_KEY], manifest):
+            tqdm.write(f"{path} is of an earlier state of the dataset; extracting it anew.")
+            overwrite_existing = True
+        fingerprint = super().run(overwrite_existing)
+        if overwrite_existing or TEMPORAL_KEY not in fingerprint:
+            temporal = summarise(self._measure(manifest), manifest)
+            # What super().run() returned holds numpy arrays; the file holds what every later reader sees.
+            fingerprint = {**_read(path), TEMPORAL_KEY: temporal}
+            write_json(fingerprint, path)
+        return fingerprint
+
+    def _measure(self, manifest: Manifest) -> dict[str, SequenceMeasures]:
+        example = next(iter(self.dataset.values()))["images"][0]
+        reader = determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)()
+        structures = foreground_structures(self.dataset_json["labels"])
+
+        def measure(case: str) -> SequenceMeasures:
+            image, properties = reader.read_images(self.dataset[case]["images"])
+            mask = reader.read_seg(self.dataset[case]["label"])[0][0]
+            try:
+                return measure_sequence(image, mask, properties["spacing"][1:], manifest[case], structures)
+            except ValueError as error:
+                raise InputError(f"{self.dataset[case]['images'][0]}: cannot be measured: {error}") from error
+
+        with ThreadPoolExecutor(self.num_processes) as pool:
+            jobs = {case: pool.submit(measure, case) for case in manifest}
+            progress = tqdm(jobs.values(), "Measuring heart beats", unit="sequence", disable=not self.show_progress_bar)
+            return dict(zip(jobs, apply_to_all(progress, lambda job: job.result()), strict=True))
+
+
+def summarise(measures: Mapping[str, SequenceMeasures], manifest: Manifest) -> dict[str, Any]:
+    """Summarise the measurements of all sequences into the fingerprint's entry ``temporal``.
+
+    Returns:
+        Per quantity its median and range, or its median, confidence and share of the sequences where it can be
+        unknown; under ``sequences`` what was measured on each.
+    """
+    sequences = list(measures.values())
+    slices = [len(study.sequences) for study in manifest.studies()]
+    gaps = [max(m.labelled_frames) - min(m.labelled_frames) for m in sequences if len(m.labelled_frames) > 1]
+    relative = [frame / m.n_frames for m in sequences for frame in m.labelled_frames]
+    labelled = [m for m in sequences if m.labelled_frames]
+    return {
+        "n_sequences": len(sequences),
+        "n_studies": len(slices),
+        "sequences_per_study": _range(slices),
+        "slice_spacing_mm": _known([sequence.slice_spacing_mm for sequence in manifest.values()]),
+        "n_frames": _range([m.n_frames for m in sequences]),
+        "frame_interval_s": _known([m.frame_interval_s for m in sequences]),
+        "frames_per_cycle": _cycle(sequences),
+        "cyclic_share": _share([m.cyclic for m in sequences]),
+        "labelled_share": _share([bool(m.labelled_frames) for m in sequences]),
+        "labelled_frames": _range([len(m.labelled_frames) for m in labelled]),
+        "labelled_frame_share": _rounded(
+            sum(len(m.labelled_frames) for m in labelled) / sum(m.n_frames for m in labelled)
+        ),
+        "labelled_gap_frames": _known(gaps),
+        "labelled_position": _range(relative),
+        "interframe_change": _known([m.interframe_change for m in sequences]),
+        "displacement_mm": _known([m.displacement_mm for m in labelled]),
+        "sequences": {case: _plain(m) for case, m in measures.items()},
+    }
+
+
+def _describes(temporal: Mapping[str, Any], manifest: Manifest) -> bool:
+    """Tell whether a stored summary is of these sequences."""
+    stored = {
+        case: (entry["n_frames"], tuple(entry["labelled_frames"])) for case, entry in temporal["sequences"].items()
+    }
+    return stored == {case: (sequence.n_frames, sequence.labelled_frames) for case, sequence in manifest.items()}
+
+
+def _cycle(sequences: Collection[SequenceMeasures]) -> dict[str, float | None]:
+    """Decide about frames per cycle: by the sequences that show it, if there are enough."""
+    credible = [m for m in sequences if m.frames_per_cycle is not None and m.cycle_confidence >= CREDIBLE]
+    share = len(credible) / len(sequences)
+    confidence = float(np.median([m.cycle_confidence for m in credible])) if credible else 0.0
+    if share < SHARE_THAT_DECIDES:
+        return {
+            "median": None,
+            "min": None,
+            "max": None,
+            "confidence": _rounded(confidence * share),
+            "share": _rounded(share),
+        }
+    lengths = [m.frames_per_cycle for m in credible]
+    return {**_range(lengths), "confidence": _rounded(confidence), "share": _rounded(share)}
+
+
+def _known(values: Collection[float | None]) -> dict[str, float | None]:
+    """Summarise the values that are known, and how many are."""
+    known = [value for value in values if value is not None]
+    share = len(known) / len(values) if len(values) else 0.0
+    return {**(_range(known) if known else dict.fromkeys(("min", "median", "max"))), "share": _rounded(share)}
+
+
+def _range(values: Collection[float]) -> dict[str, float]:
+    return {
+        "min": _rounded(min(values)),
+        "median": _rounded(float(np.median(list(values)))),
+        "max": _rounded(max(values)),
+    }
+
+
+def _share(flags: Collection[bool]) -> float:
+    return _rounded(sum(flags) / len(flags))
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 3)
+
+
+def _plain(measures: SequenceMeasures) -> dict[str, Any]:
+    return {**asdict(measures), "labelled_frames": list(measures.labelled_frames)}
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is no JSON ({error}). Remove it, and the fingerprint is extracted anew.") from error
