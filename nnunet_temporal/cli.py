@@ -17,6 +17,7 @@ VERBS = (
     "split",
     "merge",
     "plan_and_preprocess",
+    "inflate",
     "ensemble",
     "evaluate",
     "demo",
