@@ -21,34 +21,14 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from training_runs import build_trainer, predict_case, predictor_of
 
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.metrics.clinical import ejection_fraction_percent, volume_curve_ml
 from nnunet_temporal.metrics.overlap import dice
 from nnunet_temporal.metrics.temporal import area_roughness_percent, pixel_flicker_percent
-from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
 from nnunet_temporal.sequences import Manifest, Study
-
-EPOCHS = 20
-
-
-def build_trainer(name: str, plans_file: Path, steps: int, seed: int, device: torch.device) -> nnUNetTrainer:
-    """Instantiate a trainer that runs ``steps`` steps in ``EPOCHS`` epochs and writes no checkpoints."""
-    trainer_class = recursive_find_trainer_class_by_name(name)
-    plans = {**load_json(str(plans_file)), "continue_training": False}
-    configuration = "2d" if name == "nnUNetTrainer" else TEMPORAL_CONFIGURATION
-    if configuration != "2d":
-        plans["configurations"][configuration]["temporal"]["seed"] = seed
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    trainer = trainer_class(plans, configuration, "all", load_json(str(plans_file.parent / "dataset.json")), device)
-    trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS, max(1, steps // EPOCHS)
-    trainer.num_val_iterations_per_epoch = 1
-    trainer.disable_checkpointing = True
-    return trainer
 
 
 def measure_step(names: list[str], plans_file: Path, device: torch.device, repeats: int = 5) -> dict[str, float]:
@@ -74,11 +54,7 @@ def measure_step(names: list[str], plans_file: Path, device: torch.device, repea
 
 def predict_study(predictor: nnUNetPredictor, study: Study, images: Path) -> np.ndarray:
     """Predict a study's sequences: (T, Z, Y, X) label map."""
-    masks = []
-    for sequence in study.sequences:
-        image, properties = SimpleITKIO().read_images([str(images / f"{sequence.case}_0000.nii.gz")])
-        masks.append(predictor.predict_single_npy_array(image, properties))
-    return np.stack(masks, 1)
+    return np.stack([predict_case(predictor, sequence.case, images) for sequence in study.sequences], 1)
 
 
 def score_study(masks: np.ndarray, study: Study, labels_folder: Path, labels: dict[str, int]) -> dict[str, float]:
@@ -115,12 +91,7 @@ def run_arm(name: str, plans_file: Path, raw: Path, steps: int, seed: int, devic
     start = time.perf_counter()
     trainer.run_training()
     seconds = time.perf_counter() - start
-    trainer.set_deep_supervision_enabled(False)
-    predictor = nnUNetPredictor(use_mirroring=False, device=device, perform_everything_on_device=True, allow_tqdm=False)
-    predictor.manual_initialization(
-        trainer.network, trainer.plans_manager, trainer.configuration_manager,
-        [trainer.network.state_dict()], trainer.dataset_json, name, None,
-    )  # fmt: skip
+    predictor = predictor_of(trainer)
     held_out = [path.name.removesuffix(".nii.gz") for path in (raw / "labelsTs").glob("*.nii.gz")]
     studies = Manifest.load(raw).subset(sorted(held_out)).studies()
     labels = load_json(str(raw / "dataset.json"))["labels"]
