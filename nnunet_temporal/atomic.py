@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name and renamed into place."""
+"""Files that are either whole or absent: written under a temporary name, renamed into place, and refused if broken."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from nnunet_temporal.errors import InputError
 
 
 @contextmanager
@@ -40,3 +42,22 @@ def write_json(data: Any, path: Path) -> None:  # noqa: ANN401 - JSON is any nes
     """Write ``data`` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json_object(path: Path, advice: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: An existing file.
+        advice: What to do about a broken one, a sentence.
+
+    Raises:
+        InputError: The file is no JSON or no object, as other programs leave it when they are stopped while writing.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected JSON, but it cannot be read: {error}. {advice}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {content!r}. {advice}")
+    return content

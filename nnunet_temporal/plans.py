@@ -89,9 +89,10 @@ class TemporalConfig:
             or any(type(extent) is not int or extent < 1 or extent % 2 == 0 for extent in window)
         ):
             raise InputError(f"plans: {_KEY}.neighbourhood must be three odd extents (T, Y, X), got {window}")
-        if any(not isinstance(reason, str) for reason in self.reasons):
+        if not isinstance(self.reasons, tuple) or any(not isinstance(reason, str) for reason in self.reasons):
             raise InputError(f"plans: {_KEY}.reasons must be lines of text, got {self.reasons}")
-        if self.mirror_axes is not None and self.mirror_axes not in ((1,), (2,), (1, 2)):
+        axes = self.mirror_axes
+        if axes is not None and (axes not in ((1,), (2,), (1, 2)) or any(type(axis) is not int for axis in axes)):
             raise InputError(
                 f"plans: {_KEY}.mirror_axes must be null or hold axes 1 (Y) and 2 (X) only, got {self.mirror_axes}. "
                 "Axis 0 is time, which must not run backwards."
@@ -141,16 +142,25 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
         InputError: Names the entry, what was found and what the rest of the plans asks for.
     """
     temporal = TemporalConfig.from_configuration(configuration)
-    patch, strides = configuration["patch_size"], configuration["architecture"]["arch_kwargs"]["strides"]
-    if len(patch) != 3 or len(configuration["spacing"]) != 2:
+    arguments = configuration.get("architecture", {}).get("arch_kwargs", {})
+    patch: Any = configuration.get("patch_size")
+    strides: Any = arguments.get("strides")
+    if not _are_numbers(patch, 3, int) or not _are_numbers(configuration.get("spacing"), 2, float):
         raise InputError(
-            "plans: a temporal configuration has a patch_size (T, Y, X) and a spacing (Y, X), because time is never "
-            f"resampled; got {patch} and {configuration['spacing']}"
+            "plans: a temporal configuration has a patch_size (T, Y, X) of whole numbers and a spacing (Y, X), all "
+            f"above 0, because time is never resampled; got {patch} and {configuration.get('spacing')}"
         )
-    if type(configuration["batch_size"]) is not int or configuration["batch_size"] < 1:
-        raise InputError(f"plans: batch_size must be a number of clips, got {configuration['batch_size']!r}")
-    if any(len(stride) != 3 or stride[0] != 1 for stride in strides):
-        raise InputError(f"plans: strides must start with 1, because nothing is pooled along time, got {strides}")
+    if not _are_numbers([configuration.get("batch_size")], 1, int):
+        raise InputError(f"plans: batch_size must be a number of clips, got {configuration.get('batch_size')!r}")
+    for name in ("strides", "kernel_sizes"):
+        entries = arguments.get(name)
+        if not isinstance(entries, list | tuple) or not all(_are_numbers(e, 3, int) and e[0] == 1 for e in entries):
+            raise InputError(
+                f"plans: {name} must be one [1, Y, X] per stage, because nothing reaches along time, got {entries}"
+            )
+    for name in ("kernel_sizes", "features_per_stage"):
+        if len(arguments.get(name, ())) != len(strides):
+            raise InputError(f"plans: {name} must have an entry for each of {len(strides)} stages, as strides have")
     if temporal.memory_stages and max(temporal.memory_stages) >= len(strides):
         raise InputError(
             f"plans: {_KEY}.memory_stages {list(temporal.memory_stages)} go beyond the encoder's {len(strides)} stages"
@@ -159,9 +169,19 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
         _check_axis(temporal, size, [stride[axis] for stride in strides])
 
 
+def _are_numbers(values: object, count: int, kind: type) -> bool:
+    """Tell whether ``values`` is a list of so many numbers above 0; whole ones if ``kind`` is int."""
+    kinds = (int,) if kind is int else (int, float)
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == count
+        and all(type(value) in kinds and 0 < value < math.inf for value in values)
+    )
+
+
 def _check_axis(temporal: TemporalConfig, size: int, strides: list[int]) -> None:
     whole = math.prod(strides)
-    if size < 1 or size % whole:
+    if size % whole:
         raise InputError(f"plans: patch_size {size} must be a multiple of {whole}, the product of its axis' strides")
     if not temporal.memory_stages:
         return

@@ -224,7 +224,7 @@ def _loss(logits: list[Tensor], targets: list[Tensor]) -> Tensor:
     dice = MemoryEfficientSoftDiceLoss(softmax_helper_dim1, batch_dice=False, do_bg=False, ddp=False)
     cross_entropy = RobustCrossEntropyLoss(ignore_index=-1)
     losses = []
-    for scale, target in list(zip(logits, targets, strict=True))[:-1]:
+    for scale, target in list(zip(logits, targets, strict=True))[: max(1, len(logits) - 1)]:
         mask = target != -1
         # CUDA's autocast computes softmax and cross-entropy in float32, each from a copy of its own; a CPU's does not.
         overlap = dice(scale.float(), torch.where(mask, target, 0), loss_mask=mask)

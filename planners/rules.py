@@ -19,7 +19,7 @@ LONGEST_CLIP = 12
 """Frames of a clip at most: beyond that a step spends more on context than on what is labelled."""
 
 SHORTEST_CLIP = 4
-"""Frames of a clip at least, where sequences have them: ED, ES and a frame on either way between them."""
+"""Frames of a clip at least, where sequences have about as many: ED, ES and a frame on either way between them."""
 
 MEMORY_SIDE = 12
 """Pixels along the shorter side of the memory's feature map at least.
@@ -35,7 +35,11 @@ MATCHING_TOP_K = 4
 DENSELY_LABELLED = 0.5
 """Share of labelled frames from which on no frame of a clip is mere context."""
 
-_ULTRASOUND = re.compile(r"\b(us|ultrasound|echo\w*)\b", re.IGNORECASE)
+_ULTRASOUND = re.compile(
+    r"(?<![a-z0-9])(us|ultrasound|ultrasonography|echo|echocardio[a-z]*|b-?mode|tte|tee)(?![a-z0-9])", re.IGNORECASE
+)
+# MRI has echoes, too.
+_ECHO_OF_MRI = re.compile(r"(gradient|spin|multi|turbo|field|planar)[\W_]*echo|mri", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -99,49 +103,67 @@ class Geometry:
 def plan_span(temporal: Mapping[str, Any]) -> Choice[Span]:
     """Let a clip span one heart beat, or what the data show of it.
 
-    Everything the heart does, it does within a beat; a second one brings nothing new. Where sequences do not show a
-    beat (half cycles from ED to ES), the labelled frames say which motion matters; with one labelled frame or none
-    in common, it is the whole sequence.
+    Everything the heart does, it does within a beat; a second one brings nothing new. Where labelled sequences do not
+    show a beat (half cycles from ED to ES), the labelled frames say which motion matters; with one labelled frame or
+    none in common, it is the whole sequence.
 
     Args:
         temporal: The fingerprint's entry ``temporal``.
     """
-    n_frames, cycle, gap = (temporal[key]["median"] for key in ("n_frames", "frames_per_cycle", "labelled_gap_frames"))
-    if cycle is not None and cycle <= n_frames:
-        known = f"{temporal['frames_per_cycle']['share']:.0%} of the sequences show it"
-        return Choice(Span(cycle, closes=True), f"Clips span a heart beat of {cycle:.3g} frames ({known}).")
+    movies = temporal["labelled_movies"]
+    n_frames, gap, cycle = movies["n_frames"], movies["gap_frames"], movies["frames_per_cycle"]
+    if cycle is not None:
+        seen = f"{temporal['frames_per_cycle']['share']:.0%} of all sequences show one"
+        return Choice(Span(cycle, closes=True), f"Clips span a heart beat of {cycle:.3g} frames ({seen}).")
+    why = f"labelled sequences, {n_frames:g} frames (median), show no whole heart beat"
     if gap:
-        reason = f"Clips span the {gap:g} frames between labelled frames: no heart beat is seen"
-        return Choice(Span(gap + 1, closes=False), f"{reason} in {n_frames:g} frames (median).")
-    return Choice(Span(n_frames, closes=False), f"Clips span whole sequences, {n_frames:g} frames (median).")
+        return Choice(Span(gap + 1, closes=False), f"Clips span the {gap + 1:g} frames from label to label: {why}.")
+    return Choice(Span(n_frames, closes=False), f"Clips span whole sequences: {why}.")
 
 
-def plan_clip(temporal: Mapping[str, Any], span: Span, cell_mm: float) -> Choice[ClipPlan]:
+def plan_clip(temporal: Mapping[str, Any], span: Span, cell_mm: float, labelled_frames_2d: int) -> ClipPlan:
     """Sample the span so finely that walls move about one pixel of the memory from one frame of a clip to the next.
 
     Then the memory compares a place with itself and its neighbours. More frames would show the same again, fewer
     leave it to guess; context frames are encoded but not segmented, and still take steps from the training. Of a beat
-    ED and ES are segmented, the rest is context; densely labelled sequences have no context.
+    ED and ES are segmented, the rest is context; densely labelled sequences have no context, but a step keeps at
+    least two clips, because the frames of one are all alike.
 
     Args:
         temporal: The fingerprint's entry ``temporal``.
         span: What ``plan_span`` chose.
         cell_mm: Side of a pixel of the memory's feature map, in the unit of the displacements.
+        labelled_frames_2d: Labelled frames in a step of nnU-Net's 2D trainer.
     """
-    n_frames, moved = (temporal[key]["median"] for key in ("n_frames", "displacement_mm"))
-    way = (moved or 0.0) * (2 if span.closes else 1)
-    wanted = max(SHORTEST_CLIP, math.ceil(way / cell_mm) + (not span.closes))
-    clip_length = int(min(wanted, LONGEST_CLIP, n_frames, max(1, math.floor(span.frames))))
-    per_sequence = temporal["labelled_frames"]["median"]
-    dense = temporal["labelled_frame_share"] >= DENSELY_LABELLED
-    decoded = max(1, min(clip_length, math.floor(per_sequence) if dense else min(2, math.floor(per_sequence))))
-    stride = clip_stride(span, clip_length)
-    moved_text = "" if moved is None else f"; walls move {way:.1f} mm in it, {way / cell_mm:.1f} pixels of the memory"
-    return Choice(
-        ClipPlan(clip_length, decoded, stride),
-        f"Clip {clip_length} x stride {stride} spans {_share_of(span, clip_length, stride)}{moved_text}. "
-        f"{decoded} of its frames are segmented: {per_sequence:g} of {n_frames:g} are labelled.",
+    movies = temporal["labelled_movies"]
+    way = wall_path_mm(temporal, span) / cell_mm
+    wanted = max(SHORTEST_CLIP, math.ceil(way) + (not span.closes))
+    length, stride = _sample(span, min(wanted, LONGEST_CLIP))
+    length = int(max(1, min(length, movies["n_frames"])))
+    dense = movies["labelled_frame_share"] >= DENSELY_LABELLED
+    labelled = math.floor(movies["labelled_frames"])
+    decoded = min(length, labelled if dense else min(2, labelled), max(1, labelled_frames_2d // FEWEST_CLIPS))
+    return ClipPlan(length, max(1, decoded), stride)
+
+
+def explain_clip(temporal: Mapping[str, Any], span: Span, clip: ClipPlan, cell_mm: float) -> str:
+    """Say what a clip spans, how far walls move in it, and how many of its frames are segmented."""
+    movies, way = temporal["labelled_movies"], wall_path_mm(temporal, span)
+    moves = "how far walls move is not measured"
+    if movies["displacement_mm"] is not None:
+        moves = f"walls move {way:.1f} mm in it, {way / cell_mm:.1f} pixels of the memory"
+    covered = clip.clip_length * clip.frame_stride if span.closes else (clip.clip_length - 1) * clip.frame_stride + 1
+    whole = f"{span.frames:.3g}-frame cycle" if span.closes else f"{span.frames:g} frames"
+    return (
+        f"Clip {clip.clip_length} x stride {clip.frame_stride} spans {covered / span.frames:.2f} of "
+        f"{'a ' if span.closes else ''}{whole}; {moves}. {clip.decoded_frames} of its frames are segmented: "
+        f"{movies['labelled_frames']:g} of {movies['n_frames']:g} are labelled."
     )
+
+
+def wall_path_mm(temporal: Mapping[str, Any], span: Span) -> float:
+    """Return how far walls move within ``span``, there and back if it closes; 0 where that is not known."""
+    return (temporal["labelled_movies"]["displacement_mm"] or 0.0) * (2 if span.closes else 1)
 
 
 def clip_stride(span: Span, clip_length: int) -> int:
@@ -150,26 +172,39 @@ def clip_stride(span: Span, clip_length: int) -> int:
     return max(1, round((span.frames - (not span.closes)) / gaps))
 
 
-def plan_clips_per_step(labelled_frames_2d: int, decoded_frames: int) -> Choice[int]:
+def _sample(span: Span, at_most: int) -> tuple[int, int]:
+    """Return frames and stride of the finest clip that spans ``span`` in whole strides and at most so many frames."""
+    gaps = span.frames if span.closes else span.frames - 1
+    for stride in range(1, math.ceil(span.frames) + 1):
+        length = round(gaps / stride) + (not span.closes)
+        if length <= at_most:
+            return max(1, length), stride
+    return 1, max(1, round(span.frames))
+
+
+def plan_clips_per_step(labelled_frames_2d: int, decoded_frames: int) -> int:
     """Let a step see as many labelled frames as the step of nnU-Net's 2D trainer."""
-    clips = max(1, round(labelled_frames_2d / decoded_frames))
-    return Choice(clips, f"{clips} clips per step, {clips * decoded_frames} labelled frames; 2d: {labelled_frames_2d}.")
+    return max(1, round(labelled_frames_2d / decoded_frames))
+
+
+def explain_clips(step: Step, labelled_frames_2d: int) -> str:
+    """Compare the labelled frames of a step with those of nnU-Net's 2D trainer."""
+    labelled = step.clips * step.clip.decoded_frames
+    return f"{step.clips} clips per step, {labelled} labelled frames; 2d: {labelled_frames_2d}."
 
 
 def smaller_steps(step: Step, span: Span) -> list[Step]:
     """List the steps to try against a memory budget, the wanted one first, each smaller than the one before.
 
-    Context goes first, down to the shortest clip: labelled frames are what a step learns from. Then clips go, down to
-    nnU-Net's smallest batch of two, then the rest of the context, and at last all but one segmented frame per clip.
+    Clips go first, down to nnU-Net's smallest batch of two: context takes little memory, because the encoder keeps
+    next to nothing of it. Then context goes, and at last all but one segmented frame per clip.
     """
-    decoded = step.clip.decoded_frames
-    shortest = min(step.clip.clip_length, max(SHORTEST_CLIP, decoded))
+    length, decoded = step.clip.clip_length, step.clip.decoded_frames
     fewest = min(step.clips, FEWEST_CLIPS)
-    sizes = [(step.clips, length, decoded) for length in range(step.clip.clip_length, shortest, -1)]
-    sizes += [(clips, shortest, decoded) for clips in range(step.clips, fewest, -1)]
-    sizes += [(fewest, length, decoded) for length in range(shortest, decoded, -1)]
-    sizes += [(fewest, length, length) for length in range(decoded, 0, -1)]
-    return [Step(clips, ClipPlan(length, kept, clip_stride(span, length))) for clips, length, kept in sizes]
+    smaller = [(clips, step.clip) for clips in range(step.clips, fewest - 1, -1)]
+    for frames in range(length - 1, 0, -1):
+        smaller.append((fewest, ClipPlan(frames, min(decoded, frames), clip_stride(span, frames))))
+    return [Step(clips, clip) for clips, clip in smaller]
 
 
 def plan_step(steps: list[Step], needed_bytes: Callable[[Step], int], budget_gb: float) -> Choice[Step]:
@@ -182,22 +217,24 @@ def plan_step(steps: list[Step], needed_bytes: Callable[[Step], int], budget_gb:
     """
     needed = functools.cache(lambda number: needed_bytes(steps[number]) / 2**30)
     number = bisect.bisect_left(range(len(steps) - 1), True, key=lambda number: needed(number) <= budget_gb)
-    reason = f"A step of {steps[number]} needs {needed(number):.1f} GB of {budget_gb:g}"
+    reason = f"A step of {steps[number]} needs {needed(number):.3g} GB of {budget_gb:g}"
     if needed(number) > budget_gb:
         return Choice(
             steps[number], f"{reason}, and no step is smaller: lower the patch size, or train with more memory."
         )
-    return Choice(steps[number], f"{reason}." if number == 0 else f"{reason}; {steps[0]} would need {needed(0):.1f}.")
+    return Choice(steps[number], f"{reason}." if number == 0 else f"{reason}; {steps[0]} would need {needed(0):.3g}.")
 
 
 def plan_prediction_window(temporal: Mapping[str, Any]) -> Choice[int]:
-    """Hand the longest sequence to the network at once, so that its memory never starts in mid-sequence.
+    """Hand whole sequences to the network, up to ``LONGEST_WINDOW`` frames, so that its memory need not start anew.
 
-    Shorter sequences are padded, which costs nothing: padding frames are skipped.
+    Shorter sequences are padded, which costs nothing: padding frames are skipped. Longer ones are cut into windows
+    that overlap by half.
     """
     longest = int(temporal["n_frames"]["max"])
     window = min(longest, LONGEST_WINDOW)
-    return Choice(window, f"Prediction window of {window} frames: the longest sequence has {longest}.")
+    cut = "" if window == longest else ", and is cut into windows that overlap"
+    return Choice(window, f"Prediction window of {window} frames: the longest sequence has {longest}{cut}.")
 
 
 def feature_map_sizes(patch_size: Collection[int], strides: Collection[Collection[int]]) -> list[tuple[int, ...]]:
@@ -234,7 +271,7 @@ def plan_matching_patch(size: Collection[int]) -> Choice[int]:
     Patches are even and half a patch apart, so that windows tile the feature map to its border: the remainder of
     (side - P) / (P / 2) must be zero along both axes. P = 2 fits every map.
     """
-    fitting = [p for p in range(2, min(size) + 1, 2) if all((side - p) % (p // 2) == 0 for side in size)]
+    fitting = [p for p in range(2, max(2, min(size)) + 1, 2) if all((side - p) % (p // 2) == 0 for side in size)]
     patch = min(fitting, key=lambda p: (abs(p - min(size) / 4), -p))
     return Choice(patch, f"Matching patches of {patch}x{patch} pixels of a {'x'.join(map(str, size))} feature map.")
 
@@ -246,14 +283,14 @@ def plan_neighbourhood(
 
     Three to seven pixels wide: less holds no context, more is hardly a neighbourhood.
     """
-    way = (temporal["displacement_mm"]["median"] or 0.0) * (2 if span.closes else 1)
-    step = way / cell_mm / max(1, clip.clip_length - (not span.closes))
+    gaps = clip.clip_length if span.closes else max(1, clip.clip_length - 1)
+    step = wall_path_mm(temporal, span) / cell_mm / gaps
     side = int(np.clip(2 * math.ceil(step) + 1, 3, 7))
     window = (3 if clip.clip_length >= 3 else 1, side, side)
-    return Choice(
-        window,
-        f"Neighbourhoods of {window[0]} frames and {side}x{side} pixels: walls move {step:.1f} from frame to frame.",
-    )
+    reason = f"walls move {step:.1f} pixels from frame to frame"
+    if temporal["labelled_movies"]["displacement_mm"] is None:
+        reason = "how far walls move is not measured"
+    return Choice(window, f"Neighbourhoods of {window[0]} frames and {side}x{side} pixels: {reason}.")
 
 
 def plan_geometry(channel_names: Collection[str], patch_size: Collection[int]) -> Choice[Geometry]:
@@ -264,7 +301,7 @@ def plan_geometry(channel_names: Collection[str], patch_size: Collection[int]) -
     it is rotated by nnU-Net's 2D rule, to any angle unless the patch is elongated. An ultrasound sector has a top and
     is tilted only a little, but is flipped left to right, because laboratories differ in where they put the marker.
     """
-    if any(_ULTRASOUND.search(name) for name in channel_names):
+    if any(_ULTRASOUND.search(name) and not _ECHO_OF_MRI.search(name) for name in channel_names):
         return Choice(Geometry((2,), 15.0), "Ultrasound: mirrored left to right only, rotated by up to 15 degrees.")
     rotation = 15.0 if max(patch_size) / min(patch_size) > 1.5 else 180.0
     reason = f"Not mirrored, because hearts have a handedness; rotated by up to {rotation:g} degrees."
@@ -273,11 +310,5 @@ def plan_geometry(channel_names: Collection[str], patch_size: Collection[int]) -
 
 def explain_batch_dice(batch_dice: bool) -> str:
     """Explain why ``2dt`` computes Dice as ``2d`` does: over the frames of a step, which are as many."""
-    over = "all frames of a step together" if batch_dice else "each frame"
+    over = "all frames of a step together" if batch_dice else "the segmented frames of each clip"
     return f"Dice loss over {over}, as 2d."
-
-
-def _share_of(span: Span, clip_length: int, stride: int) -> str:
-    if span.closes:
-        return f"{min(1.0, clip_length * stride / span.frames):.2g} of a {span.frames:.3g}-frame cycle"
-    return f"{(clip_length - 1) * stride + 1} of {span.frames:g} frames"

@@ -1,6 +1,5 @@
 """Adds to nnU-Net's dataset fingerprint what it knows nothing of: time."""
 
-import json
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -13,12 +12,12 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2.paths import nnUNet_preprocessed
 from tqdm import tqdm
 
-from nnunet_temporal.atomic import write_json
+from nnunet_temporal.atomic import read_json_object, write_json
 from nnunet_temporal.datasets.integrity import check_raw_dataset
 from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.planners.sequence_measures import SequenceMeasures, foreground_structures, measure_sequence
-from nnunet_temporal.sequences import Manifest
+from nnunet_temporal.sequences import Manifest, Sequence
 
 FINGERPRINT_NAME = "dataset_fingerprint.json"
 TEMPORAL_KEY = "temporal"
@@ -48,16 +47,17 @@ class TemporalFingerprintExtractor(DatasetFingerprintExtractor):
         """
         manifest = check_raw_dataset(Path(self.input_folder), self.num_processes)
         path = Path(str(nnUNet_preprocessed)) / self.dataset_name / FINGERPRINT_NAME
-        stored = _read(path) if path.is_file() else {}
-        if TEMPORAL_KEY in stored and not _describes(stored[TEMPORAL_KEY], manifest):
-            tqdm.write(f"{path} is of an earlier state of the dataset; extracting it anew.")
-            overwrite_existing = True
-        fingerprint = super().run(overwrite_existing)
-        if overwrite_existing or TEMPORAL_KEY not in fingerprint:
-            temporal = summarise(self._measure(manifest), manifest)
-            # What super().run() returned holds numpy arrays; the file holds what every later reader sees.
-            fingerprint = {**_read(path), TEMPORAL_KEY: temporal}
-            write_json(fingerprint, path)
+        if path.is_file() and not overwrite_existing:
+            stored = _read(path)
+            overwrite_existing = not _describes(stored, manifest)
+            if not overwrite_existing and TEMPORAL_KEY in stored:
+                return stored
+            if overwrite_existing:
+                tqdm.write(f"{path} is of an earlier state of the dataset; extracting it anew.")
+        super().run(overwrite_existing)
+        # What super().run() returned holds numpy arrays; the file holds what every later reader sees.
+        fingerprint = {**_read(path), TEMPORAL_KEY: summarise(self._measure(manifest), manifest)}
+        write_json(fingerprint, path)
         return fingerprint
 
     def _measure(self, manifest: Manifest) -> dict[str, SequenceMeasures]:
@@ -84,41 +84,80 @@ def summarise(measures: Mapping[str, SequenceMeasures], manifest: Manifest) -> d
 
     Returns:
         Per quantity its median and range, or its median, confidence and share of the sequences where it can be
-        unknown; under ``sequences`` what was measured on each.
+        unknown; under ``labelled_movies`` the medians that clips are planned from, and under ``sequences`` what was
+        measured on each.
     """
     sequences = list(measures.values())
-    slices = [len(study.sequences) for study in manifest.studies()]
-    gaps = [max(m.labelled_frames) - min(m.labelled_frames) for m in sequences if len(m.labelled_frames) > 1]
-    relative = [frame / m.n_frames for m in sequences for frame in m.labelled_frames]
     labelled = [m for m in sequences if m.labelled_frames]
+    gaps = [max(m.labelled_frames) - min(m.labelled_frames) for m in labelled if len(m.labelled_frames) > 1]
     return {
-        "n_sequences": len(sequences),
-        "n_studies": len(slices),
-        "sequences_per_study": _range(slices),
-        "slice_spacing_mm": _known([sequence.slice_spacing_mm for sequence in manifest.values()]),
+        **_stacks(manifest),
         "n_frames": _range([m.n_frames for m in sequences]),
         "frame_interval_s": _known([m.frame_interval_s for m in sequences]),
         "frames_per_cycle": _cycle(sequences),
         "cyclic_share": _share([m.cyclic for m in sequences]),
         "labelled_share": _share([bool(m.labelled_frames) for m in sequences]),
         "labelled_frames": _range([len(m.labelled_frames) for m in labelled]),
-        "labelled_frame_share": _rounded(
-            sum(len(m.labelled_frames) for m in labelled) / sum(m.n_frames for m in labelled)
-        ),
         "labelled_gap_frames": _known(gaps),
-        "labelled_position": _range(relative),
+        "labelled_position": _range([frame / m.n_frames for m in labelled for frame in m.labelled_frames]),
         "interframe_change": _known([m.interframe_change for m in sequences]),
         "displacement_mm": _known([m.displacement_mm for m in labelled]),
+        "labelled_movies": _movies(sequences),
         "sequences": {case: _plain(m) for case, m in measures.items()},
     }
 
 
-def _describes(temporal: Mapping[str, Any], manifest: Manifest) -> bool:
-    """Tell whether a stored summary is of these sequences."""
-    stored = {
-        case: (entry["n_frames"], tuple(entry["labelled_frames"])) for case, entry in temporal["sequences"].items()
+def _describes(fingerprint: Mapping[str, Any], manifest: Manifest) -> bool:
+    """Tell whether a stored fingerprint is of these sequences, as far as the manifest tells them apart."""
+    if len(fingerprint.get("spacings", ())) != len(manifest):
+        return False
+    if TEMPORAL_KEY not in fingerprint:
+        return True
+    temporal = fingerprint[TEMPORAL_KEY]
+    wanted = {case: _stated(sequence) for case, sequence in manifest.items()}
+    try:
+        stored = {case: {name: entry[name] for name in wanted[case]} for case, entry in temporal["sequences"].items()}
+        stacks = {name: temporal[name] for name in _stacks(manifest)}
+    except (KeyError, TypeError):  # of another version, or edited
+        return False
+    return stored == wanted and stacks == _stacks(manifest)
+
+
+def _stated(sequence: Sequence) -> dict[str, Any]:
+    """Return what the manifest states about a sequence and the fingerprint repeats."""
+    return {
+        "n_frames": sequence.n_frames,
+        "labelled_frames": list(sequence.labelled_frames),
+        "frame_interval_s": sequence.frame_interval_s,
+        "cyclic": sequence.cyclic,
     }
-    return stored == {case: (sequence.n_frames, sequence.labelled_frames) for case, sequence in manifest.items()}
+
+
+def _stacks(manifest: Manifest) -> dict[str, Any]:
+    """Summarise how sequences make studies."""
+    studies = manifest.studies()
+    return {
+        "n_sequences": len(manifest),
+        "n_studies": len(studies),
+        "sequences_per_study": _range([len(study.sequences) for study in studies]),
+        "slice_spacing_mm": _known([sequence.slice_spacing_mm for sequence in manifest.values()]),
+    }
+
+
+def _movies(sequences: Collection[SequenceMeasures]) -> dict[str, float | None]:
+    """Return medians over what clips are made of: labelled sequences, single frames left out unless all are."""
+    labelled = [m for m in sequences if m.labelled_frames]
+    movies = [m for m in labelled if m.n_frames > 1] or labelled
+    gaps = [max(m.labelled_frames) - min(m.labelled_frames) for m in movies if len(m.labelled_frames) > 1]
+    share = sum(len(m.labelled_frames) for m in movies) / sum(m.n_frames for m in movies)
+    return {
+        "n_frames": _range([m.n_frames for m in movies])["median"],
+        "frames_per_cycle": _cycle(movies)["median"],
+        "labelled_frames": _range([len(m.labelled_frames) for m in movies])["median"],
+        "labelled_frame_share": _rounded(share),
+        "gap_frames": _known(gaps)["median"],
+        "displacement_mm": _known([m.displacement_mm for m in movies])["median"],
+    }
 
 
 def _cycle(sequences: Collection[SequenceMeasures]) -> dict[str, float | None]:
@@ -165,8 +204,5 @@ def _plain(measures: SequenceMeasures) -> dict[str, Any]:
     return {**asdict(measures), "labelled_frames": list(measures.labelled_frames)}
 
 
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({error}). Remove it, and the fingerprint is extracted anew.") from error
+def _read(path: Path) -> dict[str, Any]:
+    return read_json_object(path, "Extract it anew with --clean.")

@@ -1,9 +1,9 @@
 """Plans the configuration ``2dt``: nnU-Net's 2D plan, and around it what the data say about time."""
 
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
@@ -15,6 +15,7 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunet_temporal.atomic import read_json_object
 from nnunet_temporal.datasets.integrity import manifest_of
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.networks.build import sequence_architecture
@@ -27,6 +28,18 @@ from nnunet_temporal.sequences import MANIFEST_NAME
 
 SEED = 12345
 """Seed of everything random in training; a user's own goes into the plans."""
+
+
+class _Chosen(NamedTuple):
+    """Choices that do not depend on how much fits into memory; a pixel of the memory has a side of ``cell_mm``."""
+
+    span: rules.Choice[rules.Span]
+    stages: rules.Choice[tuple[int, ...]]
+    memory: rules.Choice[rules.MemorySize]
+    patch: rules.Choice[int]
+    geometry: rules.Choice[rules.Geometry]
+    window: rules.Choice[int]
+    cell_mm: float
 
 
 class TemporalPlanner(ExperimentPlanner):
@@ -60,7 +73,7 @@ class TemporalPlanner(ExperimentPlanner):
         """
         super().__init__(
             dataset_name_or_id,
-            gpu_memory_target_in_gb or self.default_memory_gb,
+            self.default_memory_gb if gpu_memory_target_in_gb is None else gpu_memory_target_in_gb,
             preprocessor_name,
             plans_name or self.default_plans_name,
             overwrite_target_spacing,
@@ -100,58 +113,83 @@ class TemporalPlanner(ExperimentPlanner):
         return plan
 
     def save_plans(self, plans: dict) -> None:
-        """Add ``2dt`` to the finished plans, write them, and put the manifest beside them."""
+        """Add ``2dt`` to the finished plans, write them, and put the manifest beside them.
+
+        Raises:
+            InputError: Plans of that name exist but are no JSON; nnU-Net keeps a user's own configurations of them.
+        """
+        folder = Path(str(nnUNet_preprocessed)) / self.dataset_name
+        if (folder / f"{self.plans_identifier}.json").is_file():
+            read_json_object(folder / f"{self.plans_identifier}.json", "Remove it and plan again.")
         plans["configurations"][TEMPORAL_CONFIGURATION] = self.plan_sequences(plans["configurations"]["2d"])
         super().save_plans(plans)
-        self.manifest.write(Path(str(nnUNet_preprocessed)) / self.dataset_name / MANIFEST_NAME)
+        self.manifest.write(folder / MANIFEST_NAME)
 
     def plan_sequences(self, plan_2d: dict) -> dict:
         """Derive ``2dt`` from a finished plan of ``2d``, explaining each choice in ``explanations``."""
-        measured = self.dataset_fingerprint[TEMPORAL_KEY]
-        topology = self._plan_topology(plan_2d, measured["n_frames"]["median"])
-        window = rules.plan_prediction_window(measured)
-        topology["patch_size"] = [window.value, *plan_2d["patch_size"]]
-        span, wanted, temporal, reasons = self._plan_time(plan_2d, measured)
+        measured, frames_2d = self.dataset_fingerprint[TEMPORAL_KEY], plan_2d["batch_size"]
+        chosen = self._choose(plan_2d)
+        span, cell_mm = chosen.span.value, chosen.cell_mm
+        clip = rules.plan_clip(measured, span, cell_mm, frames_2d)
+        wanted = rules.Step(rules.plan_clips_per_step(frames_2d, clip.decoded_frames), clip)
         step = rules.plan_step(
             rules.smaller_steps(wanted, span),
-            lambda step: self._training_bytes(_with_step(topology, temporal, step)),
+            lambda step: self._training_bytes(self._configuration(plan_2d, chosen, step)),
             self.UNet_vram_target_GB,
         )
-        self.explanations = [*reasons, step.reason, window.reason, rules.explain_batch_dice(plan_2d["batch_dice"])]
-        return _with_step(topology, replace(temporal, reasons=tuple(self.explanations)), step.value)
+        around = rules.plan_neighbourhood(measured, step.value.clip, span, cell_mm)
+        choices = (step, chosen.stages, chosen.memory, chosen.patch, around, chosen.geometry, chosen.window)
+        self.explanations = [
+            chosen.span.reason,
+            rules.explain_clip(measured, span, step.value.clip, cell_mm),
+            rules.explain_clips(step.value, frames_2d),
+            *(choice.reason for choice in choices),
+            rules.explain_batch_dice(plan_2d["batch_dice"]),
+        ]
+        return self._configuration(plan_2d, chosen, step.value)
 
-    def _plan_topology(self, plan_2d: dict, n_frames: float) -> dict:
-        """Give the plan of ``2d`` a time axis that nothing reaches along."""
-        size = [n_frames, *plan_2d["median_image_size_in_voxels"]]
-        architecture = sequence_architecture(plan_2d["architecture"])
-        return {**deepcopy(plan_2d), "median_image_size_in_voxels": size, "architecture": architecture}
-
-    def _plan_time(self, plan_2d: dict, measured: dict) -> tuple[rules.Span, rules.Step, TemporalConfig, list[str]]:
-        """Choose clips, memory and augmentation as if memory were no object; a reason for each choice."""
-        arguments = plan_2d["architecture"]["arch_kwargs"]
+    def _choose(self, plan_2d: dict) -> _Chosen:
+        """Choose everything that does not depend on how much fits into memory."""
+        measured, arguments = self.dataset_fingerprint[TEMPORAL_KEY], plan_2d["architecture"]["arch_kwargs"]
         sizes = rules.feature_map_sizes(plan_2d["patch_size"], arguments["strides"])
         stages = rules.plan_memory_stages(sizes)
         size = sizes[stages.value[-1]]
-        cell_mm = float(max(np.array(plan_2d["spacing"]) * np.array(plan_2d["patch_size"]) / np.array(size)))
-        span = rules.plan_span(measured)
-        clip = rules.plan_clip(measured, span.value, cell_mm)
-        clips = rules.plan_clips_per_step(plan_2d["batch_size"], clip.value.decoded_frames)
-        memory = rules.plan_memory_size([arguments["features_per_stage"][stage] for stage in stages.value])
-        patch = rules.plan_matching_patch(size)
-        around = rules.plan_neighbourhood(measured, clip.value, span.value, cell_mm)
-        geometry = rules.plan_geometry(list(self.dataset_json["channel_names"].values()), plan_2d["patch_size"])
-        temporal = TemporalConfig(
-            **asdict(clip.value),
-            **asdict(memory.value),
-            **asdict(geometry.value),
-            memory_stages=stages.value,
-            matching_patch=patch.value,
-            matching_top_k=rules.MATCHING_TOP_K,
-            neighbourhood=around.value,
-            seed=SEED,
+        return _Chosen(
+            span=rules.plan_span(measured),
+            stages=stages,
+            memory=rules.plan_memory_size([arguments["features_per_stage"][stage] for stage in stages.value]),
+            patch=rules.plan_matching_patch(size),
+            geometry=rules.plan_geometry(list(self.dataset_json["channel_names"].values()), plan_2d["patch_size"]),
+            window=rules.plan_prediction_window(measured),
+            cell_mm=float(max(np.array(plan_2d["spacing"]) * np.array(plan_2d["patch_size"]) / np.array(size))),
         )
-        choices = (span, clip, clips, stages, memory, patch, around, geometry)
-        return span.value, rules.Step(clips.value, clip.value), temporal, [choice.reason for choice in choices]
+
+    def _configuration(self, plan_2d: dict, chosen: _Chosen, step: rules.Step) -> dict:
+        """Give the plan of ``2d`` a time axis that nothing reaches along, and the temporal keys."""
+        measured = self.dataset_fingerprint[TEMPORAL_KEY]
+        temporal = TemporalConfig(
+            **asdict(step.clip),
+            **asdict(chosen.memory.value),
+            **asdict(chosen.geometry.value),
+            memory_stages=chosen.stages.value,
+            matching_patch=chosen.patch.value,
+            matching_top_k=rules.MATCHING_TOP_K,
+            neighbourhood=rules.plan_neighbourhood(measured, step.clip, chosen.span.value, chosen.cell_mm).value,
+            seed=SEED,
+            reasons=tuple(self.explanations),
+        )
+        return temporal.to_configuration(
+            {
+                **deepcopy(plan_2d),
+                "batch_size": step.clips,
+                "patch_size": [chosen.window.value, *plan_2d["patch_size"]],
+                "median_image_size_in_voxels": [
+                    measured["n_frames"]["median"],
+                    *plan_2d["median_image_size_in_voxels"],
+                ],
+                "architecture": sequence_architecture(plan_2d["architecture"]),
+            }
+        )
 
     def _training_bytes(self, plan: dict) -> int:
         """Predict the peak memory of training GDKVM with a plan; nnU-Net trains in mixed precision on a GPU."""
@@ -168,10 +206,6 @@ class TemporalPlanner(ExperimentPlanner):
 
 def _gated_delta_memory(channels: int, temporal: TemporalConfig) -> GatedDeltaMemory:
     return GatedDeltaMemory(channels, heads=temporal.heads, key_size=temporal.key_size, value_size=temporal.value_size)
-
-
-def _with_step(plan: dict, temporal: TemporalConfig, step: rules.Step) -> dict:
-    return replace(temporal, **asdict(step.clip)).to_configuration({**plan, "batch_size": step.clips})
 
 
 class LightTemporalPlanner(TemporalPlanner):

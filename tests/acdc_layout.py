@@ -35,13 +35,19 @@ def save_patient(
     folder: Path, ed: int = 1, es: int = 3, size: tuple[int, int] = (6, 5), masked: bool = True, n_frames: int = 5
 ) -> Path:
     """Write all files of one patient; ED and ES count from 1, and ``folder`` is called like the patient."""
-    movie = movie_of(n_frames, size)
+    masks = {frame: mask_of(frame, size) if masked else None for frame in (ed, es)}
+    return save_phases(folder, movie_of(n_frames, size), masks)
+
+
+def save_phases(folder: Path, movie: np.ndarray, masks: dict[int, np.ndarray | None]) -> Path:
+    """Write all files of a patient: a movie (x, y, z, t), and by frame from 1 the masks (x, y, z) of ED, then ES."""
     save_acdc_nifti(folder / f"{folder.name}_4d.nii.gz", movie)
-    for frame in (ed, es):
+    for frame, mask in masks.items():
         save_acdc_nifti(folder / f"{folder.name}_frame{frame:02d}.nii.gz", movie[..., frame - 1])
-        if masked:
-            save_acdc_nifti(folder / f"{folder.name}_frame{frame:02d}_gt.nii.gz", mask_of(frame, size))
-    facts = f"ED: {ed}\nES: {es}\nGroup: NOR\nHeight: 170.0\nNbFrame: {n_frames}\nWeight: 70.0\n"
+        if mask is not None:
+            save_acdc_nifti(folder / f"{folder.name}_frame{frame:02d}_gt.nii.gz", mask)
+    ed, es = masks
+    facts = f"ED: {ed}\nES: {es}\nGroup: NOR\nHeight: 170.0\nNbFrame: {movie.shape[-1]}\nWeight: 70.0\n"
     (folder / "Info.cfg").write_text(facts)
     (folder / "MANDATORY_CITATION.md").write_text("cite\n")
     return folder

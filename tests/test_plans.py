@@ -95,7 +95,13 @@ def full_configuration(**changes) -> dict:
         "batch_size": 4,
         "patch_size": [25, 64, 32],
         "spacing": [1.25, 1.25],
-        "architecture": {"arch_kwargs": {"strides": changes.pop("strides", strides)}},
+        "architecture": {
+            "arch_kwargs": {
+                "strides": changes.pop("strides", strides),
+                "kernel_sizes": changes.pop("kernel_sizes", [[1, 3, 3]] * 5),
+                "features_per_stage": changes.pop("features_per_stage", [16] * 5),
+            }
+        },
     }
     stages = {"memory_stages": (2, 3), "matching_patch": 4}
     return TemporalConfig(**{**VALID, **stages, **temporal}).to_configuration({**plain, **changes})
@@ -109,13 +115,24 @@ def test_a_planned_configuration_is_accepted():
     ("change", "message"),
     [
         ({"memory_stages": (5,)}, r"memory_stages \[5\] go beyond the encoder's 5 stages"),
-        ({"patch_size": [64, 32]}, r"has a patch_size \(T, Y, X\) and a spacing \(Y, X\)"),
+        ({"patch_size": [64, 32]}, r"has a patch_size \(T, Y, X\) of whole numbers and a spacing \(Y, X\)"),
         ({"spacing": [10.0, 1.25, 1.25]}, "time is never resampled"),
         ({"patch_size": [25, 65, 32]}, "patch_size 65 must be a multiple of 16"),
         ({"patch_size": [25, 64, 36]}, "patch_size 36 must be a multiple of 8"),
         ({"batch_size": 0}, "batch_size must be a number of clips, got 0"),
         ({"batch_size": 2.5}, "batch_size must be a number of clips, got 2.5"),
-        ({"strides": [[1, 1, 1], [2, 2, 2]]}, "strides must start with 1"),
+        ({"batch_size": None}, "batch_size must be a number of clips, got None"),
+        ({"patch_size": None}, "has a patch_size"),
+        ({"patch_size": [0, 64, 32]}, "has a patch_size"),
+        ({"patch_size": [25, "64", 32]}, "has a patch_size"),
+        ({"spacing": [1.25, -1]}, "a spacing"),
+        ({"strides": None}, "strides must be one"),
+        ({"strides": [[1, 1, 1], [2, 2, 2]]}, "strides must be one"),
+        ({"strides": [[1, 1, 1], [1, 2.0, 2]]}, "strides must be one"),
+        ({"kernel_sizes": [[3, 3, 3]] * 5}, "kernel_sizes must be one"),
+        ({"kernel_sizes": [[1, 3, 3]] * 4}, "kernel_sizes must have an entry for each of 5 stages"),
+        ({"features_per_stage": [16] * 6}, "features_per_stage must have an entry for each of 5 stages"),
+        ({"architecture": {}}, "strides must be one"),
         ({"matching_patch": 6}, "matching_patch 6 does not tile a feature map of 8 pixels"),
         ({"matching_patch": 10}, "matching_patch 10 does not tile a feature map of 8 pixels"),
     ],

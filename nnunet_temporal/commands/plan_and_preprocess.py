@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
@@ -13,12 +14,13 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_temporal.atomic import write_json
+from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.planners.temporal_fingerprint import TemporalFingerprintExtractor
 from nnunet_temporal.planners.temporal_planner import PLANNERS
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
-from nnunet_temporal.sequences import Manifest, check_splits, study_splits
+from nnunet_temporal.sequences import Manifest, Splits, check_splits, study_splits
 
 HELP = "fingerprint, plan and preprocess datasets of sequences; flags as nnUNetv2_plan_and_preprocess"
 
@@ -35,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-np", nargs="+", type=int, default=[8], help="processes for preprocessing, one or one per configuration")
     add(
         "-gpu_memory_target",
-        type=float,
+        type=_above_zero,
         help="memory budget in GB (default: the planner's; 8, ResEncL 24, ResEncXL 40)",
     )
-    add("-overwrite_target_spacing", nargs=3, type=float, help="target spacing t y x; 2dt and 2d use y and x")
+    add("-overwrite_target_spacing", nargs=3, type=_above_zero, help="target spacing t y x; 2dt and 2d use y and x")
     add("-overwrite_plans_name", help="name of the plans, instead of the planner's own")
     add("-preprocessor_name", default="DefaultPreprocessor", help="nnU-Net preprocessor (default: %(default)s)")
     add("--verify_dataset_integrity", action="store_true", help="also run nnU-Net's own check")
@@ -59,6 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
     for dataset in arguments.d:
         _plan_and_preprocess(dataset, arguments)
     return 0
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return value
 
 
 def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
@@ -112,7 +121,7 @@ def _check_same_splits(raw_folder: Path, preprocessed_folder: Path) -> None:
     raw, preprocessed = raw_folder / SPLITS_NAME, preprocessed_folder / SPLITS_NAME
     if not raw.is_file() or not preprocessed.is_file():
         return
-    wanted, found = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, preprocessed))
+    wanted, found = (_read_splits(path) for path in (raw, preprocessed))
     sets = [[(set(fold["train"]), set(fold["val"])) for fold in splits] for splits in (wanted, found)]
     if sets[0] != sets[1][: len(sets[0])]:
         raise InputError(
@@ -121,14 +130,35 @@ def _check_same_splits(raw_folder: Path, preprocessed_folder: Path) -> None:
         )
 
 
+def _read_splits(path: Path) -> Splits:
+    """Read folds as nnU-Net stores them; InputError for anything else, a half-written file for instance."""
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+        for fold in splits:
+            if not isinstance(fold["train"], list) or not isinstance(fold["val"], list):
+                raise TypeError(f"fold {fold!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected a list of folds with lists 'train' and 'val', but it cannot be read: {error!r}. "
+            "Remove it, and folds are made anew."
+        ) from error
+    return splits
+
+
 def _prepare_splits(preprocessed_folder: Path) -> int:
     """Return the number of folds; write a split by study where the raw dataset brought none."""
     path = preprocessed_folder / SPLITS_NAME
     manifest = Manifest.load(preprocessed_folder)
     if not path.is_file():
         write_json(study_splits(manifest), path)
-    splits = json.loads(path.read_text(encoding="utf-8"))
+    splits = _read_splits(path)
     check_splits(splits, manifest)
+    used = {case for fold in splits for side in fold.values() for case in side}
+    if left_out := [case for case, sequence in manifest.items() if sequence.labelled_frames and case not in used]:
+        raise InputError(
+            f"{path}: no fold uses {listed(left_out, 5)}, which have labelled frames. Remove the file, and folds are "
+            "made anew, or add the sequences to it."
+        )
     return len(splits)
 
 

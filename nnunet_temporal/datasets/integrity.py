@@ -53,16 +53,24 @@ def check_raw_dataset(raw_dataset_folder: Path, processes: int = 2) -> Manifest:
     files = _training_files(raw_dataset_folder, dataset_json)
     manifest = _manifest_of(raw_dataset_folder, files)
     reader = _reader_of(dataset_json, [image for entry in files.values() for image in entry["images"]])
-    check = partial(_check_case, reader=reader, labels=dataset_json["labels"], manifest=manifest)
+    check = partial(
+        _check_case,
+        reader=reader,
+        n_channels=len(dataset_json["channel_names"]),
+        labels=dataset_json["labels"],
+        manifest=manifest,
+    )
     with ThreadPoolExecutor(processes) as pool:
         jobs = [pool.submit(check, case, **files[case]) for case in files]
         progress = tqdm(jobs, desc="Checking sequences", unit="sequence")
-        apply_to_all(progress, lambda job: job.result())
+        has_foreground = apply_to_all(progress, lambda job: job.result())
     if not any(sequence.labelled_frames for sequence in manifest.values()):
         raise InputError(
             f"{raw_dataset_folder}: none of its {len(manifest)} training sequences has a labelled frame, so there is "
             "nothing to learn from. Add masks for at least one frame of two studies."
         )
+    if not any(has_foreground):
+        raise InputError(f"{raw_dataset_folder}: no training mask has foreground, so there is nothing to learn.")
     return manifest
 
 
@@ -105,9 +113,11 @@ def _read_dataset_json(raw_dataset_folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: expected nnU-Net's dataset.json, but it is no JSON: {error}") from error
-    required = {"labels", "file_ending"}
+    required = {"labels", "file_ending", "channel_names", "numTraining"}
     if not isinstance(content, dict) or not required <= set(content):
         raise InputError(f"{path}: found {content!r}, expected nnU-Net's entries, {sorted(required)} among them")
+    if any(isinstance(entry, list) for entry in content["labels"].values()) and "regions_class_order" not in content:
+        raise InputError(f"{path}: 'labels' holds regions, so nnU-Net needs 'regions_class_order', too")
     return content
 
 
@@ -134,18 +144,33 @@ def _check_label_exists(label: str) -> None:
 
 
 def _check_case(
-    case: str, images: list[str], label: str, *, reader: BaseReaderWriter, labels: dict[str, Any], manifest: Manifest
-) -> None:
+    case: str,
+    images: list[str],
+    label: str,
+    *,
+    reader: BaseReaderWriter,
+    n_channels: int,
+    labels: dict[str, Any],
+    manifest: Manifest,
+) -> bool:
+    """Check one case; return whether it has foreground."""
     image, _ = _read(reader.read_images, images, images[0])
-    if len(image) != len(images):
-        raise InputError(f"{images[0]}: is a 4D image, expected 3D (x, y, t). {_SPLIT_FIRST}")
-    for path, channel in zip(images, image, strict=True):
+    if len(image) != n_channels:
+        raise InputError(
+            f"{images[0]}: is a 4D image, or dataset.json does not name all channels: expected 3D (x, y, t), "
+            f"{n_channels} channel(s) in all, found {len(image)} in {len(images)} file(s). {_SPLIT_FIRST}"
+        )
+    # A colour image has all its channels in one file.
+    paths = images if len(images) == len(image) else [images[0]] * len(image)
+    for path, channel in zip(paths, image, strict=True):
         _check_pixels(path, channel, manifest[case])
     _check_label_exists(label)
     mask = _read(reader.read_seg, label, label)[0]
     if mask.shape[1:] != image.shape[1:]:
         raise InputError(f"{label}: shape (T, Y, X) is {mask.shape[1:]}, but its image has {image.shape[1:]}")
     _check_labels(label, mask[0], labels, manifest[case])
+    foreground = [value for value in _values_of(labels) if value not in (0, labels.get("ignore"))]
+    return bool(np.isin(mask[0], foreground).any())
 
 
 def _read(function: Any, argument: Any, path: str) -> tuple[np.ndarray, dict]:  # noqa: ANN401 - two readers in one
@@ -169,7 +194,7 @@ def _check_pixels(path: str, pixels: np.ndarray, sequence: Sequence) -> None:
 
 
 def _check_labels(path: str, mask: np.ndarray, labels: dict[str, Any], sequence: Sequence) -> None:
-    allowed = {value for entry in labels.values() for value in (entry if isinstance(entry, list) else [entry])}
+    allowed = _values_of(labels)
     unknown = sorted(set(np.unique(mask).tolist()) - allowed)
     if unknown:
         raise InputError(f"{path}: found label values {unknown}, but dataset.json knows {sorted(allowed)} only")
@@ -177,3 +202,8 @@ def _check_labels(path: str, mask: np.ndarray, labels: dict[str, Any], sequence:
     missing = [t for t in sequence.labelled_frames if not labelled[t]]
     if missing:
         raise InputError(f"{path}: {MANIFEST_NAME} calls frames {missing} labelled, but all their pixels are 'ignore'")
+
+
+def _values_of(labels: dict[str, Any]) -> set[int]:
+    """Return all label values, those of regions among them."""
+    return {value for entry in labels.values() for value in (entry if isinstance(entry, list) else [entry])}

@@ -170,7 +170,7 @@ class TemporalUNet(nn.Module):
         return scales if self.decoder.deep_supervision else scales[0]
 
     def _stream(self, sequence: Tensor, real: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Segment the frames ``real`` of a sequence (1, C, T, Y, X): by chunks, which ones, and their logits by scale."""
+        """Segment the frames ``real`` of a sequence (1, C, T, Y, X) by chunks; yield which, and logits by scale."""
         state, chunks, done = None, real.split(FRAMES_PER_CHUNK), 0
         if self.watch_first:
             for chunk in chunks:

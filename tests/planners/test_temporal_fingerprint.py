@@ -1,6 +1,7 @@
 """The fingerprint of the phantom: what it says about time, when it is extracted anew, what it refuses."""
 
 import json
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -90,6 +91,31 @@ def test_a_dataset_that_changed_is_measured_anew(phantom, capsys):
     assert "of an earlier state of the dataset; extracting it anew" in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("cyclic", False), ("frame_interval_s", 0.03), ("slice_spacing_mm", 5.0), ("study", "other")]
+)
+def test_a_manifest_that_was_edited_is_read_anew(phantom, field, value):
+    manifest = Manifest.load(phantom.raw)
+    edited = {case: replace(s, **{field: value}) if case == "study_d_z00" else s for case, s in manifest.items()}
+    Manifest(edited).write(phantom.raw / "sequences.json")
+    before, after = stored(phantom), extract()
+    assert before["temporal"] != after["temporal"]
+    assert stored(phantom) == after
+
+
+def test_a_stock_fingerprint_of_fewer_cases_is_extracted_anew(phantom):
+    plain = {name: entry for name, entry in stored(phantom).items() if name != "temporal"}
+    plain["spacings"], plain["shapes_after_crop"] = plain["spacings"][:3], plain["shapes_after_crop"][:3]
+    (phantom.preprocessed / "dataset_fingerprint.json").write_text(json.dumps(plain))
+    assert len(extract()["spacings"]) == 8
+
+
+def test_a_broken_fingerprint_can_be_extracted_anew(phantom):
+    before = stored(phantom)
+    (phantom.preprocessed / "dataset_fingerprint.json").write_text('{"spacings": [')
+    assert json.loads(json.dumps(extract(overwrite=True))) == before
+
+
 def test_a_broken_image_is_named_before_anything_is_extracted(phantom):
     before = stored(phantom)
     path = phantom.raw / "imagesTr" / "study_a_z00_0000.nii.gz"
@@ -104,7 +130,7 @@ def test_a_broken_image_is_named_before_anything_is_extracted(phantom):
 
 def test_a_half_written_fingerprint_is_named(phantom):
     (phantom.preprocessed / "dataset_fingerprint.json").write_text('{"spacings": [')
-    with pytest.raises(InputError, match=r"dataset_fingerprint.json: is no JSON"):
+    with pytest.raises(InputError, match=r"dataset_fingerprint.json: expected JSON, .* Extract it anew with --clean"):
         extract()
 
 
@@ -130,11 +156,36 @@ def test_few_sequences_that_seem_to_repeat_decide_nothing():
     assert cycle["confidence"] < 0.5
 
 
-def test_one_unlabelled_sequence_does_not_make_labels_rarer():
-    sequences = {"a": Sequence("a", "a", 60, (0, 9)), "b": Sequence("b", "b", 60, ())}
-    both = {
-        case: SequenceMeasures(60, s.labelled_frames, None, False, None, 0.0, 0.1, None)
+def test_clips_are_planned_from_labelled_movies_not_from_stills_or_unlabelled_sequences():
+    frames = {"a": (30, (0, 12)), "b": (20, (0, 8)), "still": (1, (0,)), "other": (1, (0,)), "unlabelled": (90, ())}
+    sequences = {case: Sequence(case, case, n, labelled) for case, (n, labelled) in frames.items()}
+    measured = {
+        case: SequenceMeasures(
+            s.n_frames, s.labelled_frames, None, False, None, 0.0, None, 4.0 if case == "a" else None
+        )
         for case, s in sequences.items()
     }
-    temporal = summarise(both, Manifest(sequences))
-    assert (temporal["labelled_share"], temporal["labelled_frame_share"]) == (0.5, 0.033)
+    temporal = summarise(measured, Manifest(sequences))
+    assert temporal["labelled_movies"] == {
+        "n_frames": 25, "frames_per_cycle": None, "labelled_frames": 2, "labelled_frame_share": 0.08, "gap_frames": 10, "displacement_mm": 4
+    }  # fmt: skip
+    assert (temporal["n_frames"]["median"], temporal["labelled_share"]) == (20, 0.8)
+
+
+def test_the_beat_of_clips_is_that_of_labelled_movies():
+    sequences = {case: Sequence(case, case, 60, () if case == "c" else (0,)) for case in "abc"}
+    cycles = {"a": 20.0, "b": 30.0, "c": 60.0}
+    measured = {
+        case: SequenceMeasures(60, s.labelled_frames, None, False, cycles[case], 0.9, None, None)
+        for case, s in sequences.items()
+    }
+    temporal = summarise(measured, Manifest(sequences))
+    assert (temporal["frames_per_cycle"]["median"], temporal["labelled_movies"]["frames_per_cycle"]) == (30, 25)
+
+
+def test_a_dataset_of_stills_is_planned_from_its_stills():
+    sequences = {case: Sequence(case, case, 1, (0,)) for case in "ab"}
+    measured = {case: SequenceMeasures(1, (0,), None, False, None, 0.0, None, None) for case in sequences}
+    movies = summarise(measured, Manifest(sequences))["labelled_movies"]
+    assert (movies["n_frames"], movies["labelled_frames"], movies["labelled_frame_share"]) == (1, 1, 1)
+    assert movies["gap_frames"] is None

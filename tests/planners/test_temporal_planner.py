@@ -14,7 +14,13 @@ from phantom_dataset import HELD_OUT
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.planners.temporal_planner import LightTemporalPlanner, TemporalPlanner
+from nnunet_temporal.planners.temporal_planner import (
+    LightTemporalPlanner,
+    ResEncLTemporalPlanner,
+    ResEncMTemporalPlanner,
+    ResEncXLTemporalPlanner,
+    TemporalPlanner,
+)
 from nnunet_temporal.plans import TemporalConfig
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
@@ -47,12 +53,15 @@ def set_fingerprint(phantom, **entries):
     path.write_text(json.dumps(fingerprint))
 
 
-def test_planning_twice_gives_the_same_plans(phantom):
+def test_planning_twice_gives_the_same_plans_byte_by_byte(phantom):
+    path = phantom.preprocessed / "nnUNetTemporalLightPlans.json"
+    path.unlink()
     first = plan()
-    written = phantom.plans()
+    written = path.read_bytes()
+    path.unlink()
     plan()
-    assert phantom.plans() == written
-    assert written["configurations"]["2dt"] == json.loads(json.dumps(first.plans["configurations"]["2dt"]))
+    assert path.read_bytes() == written
+    assert json.loads(written)["configurations"]["2dt"] == json.loads(json.dumps(first.plans["configurations"]["2dt"]))
 
 
 @pytest.mark.parametrize("key", SHARED)
@@ -174,6 +183,55 @@ def test_a_training_case_without_a_manifest_entry_is_named(phantom):
     manifest = Manifest.load(phantom.raw)
     manifest.subset(case for case in manifest if case != "study_a_z01").write(phantom.raw / MANIFEST_NAME)
     with pytest.raises(InputError, match="study_a_z01"):
+        TemporalPlanner(777)
+
+
+@pytest.mark.parametrize("planner", [ResEncMTemporalPlanner, ResEncLTemporalPlanner, ResEncXLTemporalPlanner])
+def test_residual_presets_plan_a_residual_encoder_with_a_memory(phantom, planner):
+    planned = plan(planner)
+    assert planned.UNet_vram_target_GB == planner.default_memory_gb
+    plans = json.loads((phantom.preprocessed / f"{planner.default_plans_name}.json").read_text())
+    assert plans["configurations"]["2dt"]["data_identifier"] == f"{planner.default_plans_name}_2d"
+    manager = PlansManager(plans)
+    network = nnUNetTrainerGDKVM.build_network_architecture(manager, manager.get_configuration("2dt"), 1, 3, False)
+    assert type(network.encoder).__name__ == "ResidualEncoder"
+    height, width = manager.get_configuration("2dt").patch_size[1:]
+    with torch.no_grad():
+        assert network(torch.ones(1, 1, 2, height, width)).shape == (1, 3, 2, height, width)
+
+
+def test_reasons_tell_of_the_step_that_fits_not_of_the_one_that_was_wanted(phantom, monkeypatch):
+    sizes = {}
+
+    def bytes_needed(self, configuration):
+        sizes[configuration["batch_size"], configuration["temporal"]["clip_length"]] = True
+        return configuration["batch_size"] * configuration["temporal"]["clip_length"] * 2**30
+
+    monkeypatch.setattr(TemporalPlanner, "_training_bytes", bytes_needed)
+    planner = plan(dataset_per_step=2, gpu_memory_target_in_gb=6)
+    planned = planner.plans["configurations"]["2dt"]
+    temporal, reasons = planned["temporal"], " ".join(planner.explanations)
+    assert len(sizes) > 1 and planned["batch_size"] * temporal["clip_length"] <= 6
+    assert f"Clip {temporal['clip_length']} x stride {temporal['frame_stride']} spans" in reasons
+    assert f"{planned['batch_size']} clips per step, " in reasons
+    assert f"{temporal['decoded_frames']} of its frames are segmented" in reasons
+    assert f"A step of {planned['batch_size']} clips x {temporal['clip_length']} frames needs" in reasons
+    assert f"Neighbourhoods of {temporal['neighbourhood'][0]} frames" in reasons
+    assert temporal["reasons"] == planner.explanations
+
+
+def test_half_written_plans_are_named(phantom):
+    (phantom.preprocessed / "nnUNetTemporalLightPlans.json").write_text('{"configurations": {')
+    with pytest.raises(InputError, match=r"nnUNetTemporalLightPlans.json: expected JSON, .* Remove it and plan again"):
+        plan()
+
+
+def test_a_fingerprint_without_time_is_refused(phantom):
+    path = phantom.preprocessed / "dataset_fingerprint.json"
+    fingerprint = json.loads(path.read_text())
+    del fingerprint["temporal"]
+    path.write_text(json.dumps(fingerprint))
+    with pytest.raises(InputError, match="holds nothing about time"):
         TemporalPlanner(777)
 
 
