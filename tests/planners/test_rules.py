@@ -44,7 +44,8 @@ def test_half_cycles_are_spanned_from_label_to_label():
     choice = rules.plan_span(measured(n_frames=20.0, gap=15.0))
     assert choice.value == Span(16.0, closes=False)
     assert choice.reason == (
-        "Clips span the 16 frames from label to label: labelled sequences, 20 frames (median), show no whole heart beat."
+        "Clips span the 16 frames from label to label: "
+        "labelled sequences, 20 frames (median), show no whole heart beat."
     )
 
 
