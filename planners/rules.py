@@ -138,12 +138,11 @@ def plan_clip(temporal: Mapping[str, Any], span: Span, cell_mm: float, labelled_
     movies = temporal["labelled_movies"]
     way = wall_path_mm(temporal, span) / cell_mm
     wanted = max(SHORTEST_CLIP, math.ceil(way) + (not span.closes))
-    length, stride = _sample(span, min(wanted, LONGEST_CLIP))
-    length = int(max(1, min(length, movies["n_frames"])))
+    length = int(max(1, min(_frames_of_a_clip(span, min(wanted, LONGEST_CLIP)), movies["n_frames"])))
     dense = movies["labelled_frame_share"] >= DENSELY_LABELLED
     labelled = math.floor(movies["labelled_frames"])
     decoded = min(length, labelled if dense else min(2, labelled), max(1, labelled_frames_2d // FEWEST_CLIPS))
-    return ClipPlan(length, max(1, decoded), stride)
+    return ClipPlan(length, max(1, decoded), clip_stride(span, length))
 
 
 def explain_clip(temporal: Mapping[str, Any], span: Span, clip: ClipPlan, cell_mm: float) -> str:
@@ -172,14 +171,11 @@ def clip_stride(span: Span, clip_length: int) -> int:
     return max(1, round((span.frames - (not span.closes)) / gaps))
 
 
-def _sample(span: Span, at_most: int) -> tuple[int, int]:
-    """Return frames and stride of the finest clip that spans ``span`` in whole strides and at most so many frames."""
+def _frames_of_a_clip(span: Span, at_most: int) -> int:
+    """Return the most frames, up to ``at_most``, that span ``span`` in strides of whole frames."""
     gaps = span.frames if span.closes else span.frames - 1
-    for stride in range(1, math.ceil(span.frames) + 1):
-        length = round(gaps / stride) + (not span.closes)
-        if length <= at_most:
-            return max(1, length), stride
-    return 1, max(1, round(span.frames))
+    lengths = (round(gaps / stride) + (not span.closes) for stride in range(1, math.ceil(span.frames) + 1))
+    return max(1, next((length for length in lengths if length <= at_most), 1))
 
 
 def plan_clips_per_step(labelled_frames_2d: int, decoded_frames: int) -> int:

@@ -119,7 +119,7 @@ def test_a_clip_is_no_longer_than_the_typical_sequence(n_frames):
 
 def test_very_long_cycles_stretch_the_stride_but_not_the_clip():
     data = measured(n_frames=5000.0, moved=1000.0)
-    assert plan_clip(data, Span(3000.0, closes=True)) == ClipPlan(12, 2, 240)
+    assert plan_clip(data, Span(3000.0, closes=True)) == ClipPlan(12, 2, 250)
 
 
 @pytest.mark.parametrize(("closes", "stride"), [(True, 6), (False, 8)])
