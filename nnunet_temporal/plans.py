@@ -132,11 +132,14 @@ class TemporalConfig:
         return {**configuration, _KEY: entries}
 
 
-def check_configuration(configuration: Mapping[str, Any]) -> None:
+def check_configuration(configuration: Mapping[str, Any]) -> TemporalConfig:
     """Check a temporal configuration against itself, because people edit plans by hand.
 
     Args:
         configuration: ``ConfigurationManager.configuration``.
+
+    Returns:
+        Its temporal keys.
 
     Raises:
         InputError: Names the entry, what was found and what the rest of the plans asks for.
@@ -167,6 +170,7 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
         )
     for axis, size in enumerate(patch[1:], start=1):
         _check_axis(temporal, size, [stride[axis] for stride in strides])
+    return temporal
 
 
 def _are_numbers(values: object, count: int, kind: type) -> bool:

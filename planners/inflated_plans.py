@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
-from nnunet_temporal.atomic import write_json
+from nnunet_temporal.atomic import read_json_object, write_json
 from nnunet_temporal.datasets.problems import raise_problems
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.planners.temporal_planner import TemporalPlanner
@@ -115,7 +115,7 @@ def _shares_arrays(model: StockModel, planner: TemporalPlanner, preprocessed_fol
     file = preprocessed_folder / f"{model.plans['plans_name']}.json"
     if model.dataset_name != planner.dataset_name or not file.is_file():
         return False
-    made_by = json.loads(file.read_text(encoding="utf-8"))
+    made_by = read_json_object(file, "Remove it, or plan again.")
     wanted = {key: model.configuration[key] for key in _PREPROCESSING}
     same_intensities = made_by.get(_INTENSITIES) == model.plans[_INTENSITIES]
     same_arrays = any(

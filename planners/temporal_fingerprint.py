@@ -89,7 +89,6 @@ def summarise(measures: Mapping[str, SequenceMeasures], manifest: Manifest) -> d
     """
     sequences = list(measures.values())
     labelled = [m for m in sequences if m.labelled_frames]
-    gaps = [max(m.labelled_frames) - min(m.labelled_frames) for m in labelled if len(m.labelled_frames) > 1]
     return {
         **_stacks(manifest),
         "n_frames": _range([m.n_frames for m in sequences]),
@@ -98,7 +97,7 @@ def summarise(measures: Mapping[str, SequenceMeasures], manifest: Manifest) -> d
         "cyclic_share": _share([m.cyclic for m in sequences]),
         "labelled_share": _share([bool(m.labelled_frames) for m in sequences]),
         "labelled_frames": _range([len(m.labelled_frames) for m in labelled]),
-        "labelled_gap_frames": _known(gaps),
+        "labelled_gap_frames": _known(_gaps(labelled)),
         "labelled_position": _range([frame / m.n_frames for m in labelled for frame in m.labelled_frames]),
         "interframe_change": _known([m.interframe_change for m in sequences]),
         "displacement_mm": _known([m.displacement_mm for m in labelled]),
@@ -148,16 +147,20 @@ def _movies(sequences: Collection[SequenceMeasures]) -> dict[str, float | None]:
     """Return medians over what clips are made of: labelled sequences, single frames left out unless all are."""
     labelled = [m for m in sequences if m.labelled_frames]
     movies = [m for m in labelled if m.n_frames > 1] or labelled
-    gaps = [max(m.labelled_frames) - min(m.labelled_frames) for m in movies if len(m.labelled_frames) > 1]
     share = sum(len(m.labelled_frames) for m in movies) / sum(m.n_frames for m in movies)
     return {
         "n_frames": _range([m.n_frames for m in movies])["median"],
         "frames_per_cycle": _cycle(movies)["median"],
         "labelled_frames": _range([len(m.labelled_frames) for m in movies])["median"],
         "labelled_frame_share": _rounded(share),
-        "gap_frames": _known(gaps)["median"],
+        "gap_frames": _known(_gaps(movies))["median"],
         "displacement_mm": _known([m.displacement_mm for m in movies])["median"],
     }
+
+
+def _gaps(sequences: Collection[SequenceMeasures]) -> list[int]:
+    """Return how far the first labelled frame is from the last, of sequences with two or more."""
+    return [max(m.labelled_frames) - min(m.labelled_frames) for m in sequences if len(m.labelled_frames) > 1]
 
 
 def _cycle(sequences: Collection[SequenceMeasures]) -> dict[str, float | None]:

@@ -78,8 +78,7 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
             NotImplementedError: The configuration is part of a cascade.
         """
         super().__init__(plans, configuration, fold, with_ignore_label(dataset_json), device)
-        check_configuration(self.configuration_manager.configuration)
-        self.temporal = TemporalConfig.from_configuration(self.configuration_manager.configuration)
+        self.temporal = check_configuration(self.configuration_manager.configuration)
         if self.is_cascaded:
             raise NotImplementedError(f"{type(self).__name__} does not support cascades, got {configuration}")
         self.num_epochs = self.epochs or self.num_epochs

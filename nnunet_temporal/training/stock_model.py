@@ -1,6 +1,5 @@
 """A trained model as stock nnU-Net leaves it in its results folder."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
+from nnunet_temporal.atomic import read_json_object
 from nnunet_temporal.errors import InputError
 
 CHECKPOINT = "checkpoint_final.pth"
@@ -43,7 +43,10 @@ class StockModel:
                 f"{folder}: expected the folder of a trained model, whose name is TRAINER__PLANS__CONFIGURATION, such "
                 "as nnUNet_results/Dataset027_ACDC/nnUNetTrainer__nnUNetPlans__2d"
             )
-        plans, dataset = (_read_json(folder / file) for file in ("plans.json", "dataset.json"))
+        plans, dataset = (
+            read_json_object(folder / file, "nnU-Net writes it beside the folds.")
+            for file in ("plans.json", "dataset.json")
+        )
         manager = PlansManager(plans)
         if name[2] not in manager.available_configurations:
             raise InputError(
@@ -104,10 +107,3 @@ def channel_names(dataset: dict[str, Any]) -> list[str]:
     # Its name in datasets of nnU-Net's first version.
     names = dataset.get("channel_names", dataset.get("modality", {}))
     return [names[key] for key in sorted(names, key=int)]
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: expected a file that nnU-Net wrote beside the folds, but {error}") from error
