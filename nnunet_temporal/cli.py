@@ -18,6 +18,7 @@ VERBS = (
     "merge",
     "plan_and_preprocess",
     "inflate",
+    "predict",
     "ensemble",
     "evaluate",
     "demo",

@@ -125,7 +125,29 @@ class TemporalUNet(nn.Module):
             Logits as ``forward``, of the next frames that were not segmented yet (possibly none), and the state to
             carry on with.
         """
-        skips, state = self._remember(self._encode(frames.transpose(1, 2)), state, valid, last)
+        return self.segment(self.encode(frames), state, valid, last=last)
+
+    def encode(self, frames: Tensor) -> list[Tensor]:
+        """Encode frames (B, C, T, Y, X) for ``watch`` and ``segment``, which may both take what it returns."""
+        return self._encode(frames.transpose(1, 2))
+
+    def watch(self, features: list[Tensor], state: State | None = None) -> State:
+        """Take the next frames of sequences, encoded, without segmenting them; see ``watch_first``.
+
+        Args:
+            features: What ``encode`` returned; it is not changed.
+            state: As in ``forward_chunk``.
+
+        Returns:
+            The state to carry on with.
+        """
+        return self._remember(features, state, None, last=False)[1]
+
+    def segment(
+        self, features: list[Tensor], state: State | None = None, valid: Tensor | None = None, *, last: bool = False
+    ) -> tuple[Tensor | list[Tensor], State]:
+        """Do as ``forward_chunk`` with frames that are encoded already; ``features`` are not changed."""
+        skips, state = self._remember(features, state, valid, last)
         return self._decode(skips), state
 
     def _segment_clip(self, clip: Clip) -> Tensor | list[Tensor]:
@@ -171,13 +193,20 @@ class TemporalUNet(nn.Module):
 
     def _stream(self, sequence: Tensor, real: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Segment the frames ``real`` of a sequence (1, C, T, Y, X) by chunks; yield which, and logits by scale."""
-        state, chunks, done = None, real.split(FRAMES_PER_CHUNK), 0
+        chunks, state, done = real.split(FRAMES_PER_CHUNK), None, 0
+        # The first chunk, often the only one, is encoded once; to keep the features of all would take memory.
+        first = self.encode(sequence[:, :, chunks[0]])
+
+        def encoded() -> Iterator[list[Tensor]]:
+            yield first
+            for chunk in chunks[1:]:
+                yield self.encode(sequence[:, :, chunk])
+
         if self.watch_first:
-            for chunk in chunks:
-                skips = self._encode(sequence[:, :, chunk].transpose(1, 2))
-                state = self._remember(skips, state, None, last=False)[1]
-        for number, chunk in enumerate(chunks, start=1):
-            logits, state = self.forward_chunk(sequence[:, :, chunk], state, last=number == len(chunks))
+            for features in encoded():
+                state = self.watch(features, state)
+        for number, features in enumerate(encoded(), start=1):
+            logits, state = self.segment(features, state, last=number == len(chunks))
             scales = logits if isinstance(logits, list) else [logits]
             yield real[done : done + scales[0].shape[2]], scales
             done += scales[0].shape[2]

@@ -1,0 +1,76 @@
+"""Many files predicted in a row: read ahead, written whole, and none stopped by another that is broken."""
+
+from collections.abc import Iterator, Sequence
+
+from tqdm import tqdm
+
+from nnunet_temporal.inference.pipeline import StageClock, ahead
+from nnunet_temporal.inference.prediction_jobs import Job, Reading
+from nnunet_temporal.inference.preparation import PreparedSequence
+from nnunet_temporal.inference.sequence_predictor import SequencePredictor
+
+_Read = tuple[Reading, dict[int | None, PreparedSequence]]
+
+
+def predict_jobs(
+    predictor: SequencePredictor, jobs: Sequence[Job], *, with_probabilities: bool, clock: StageClock
+) -> list[str]:
+    """Predict all jobs, with a progress bar that shows frames per second.
+
+    While one is predicted, a thread reads the next.
+
+    Args:
+        predictor: The model.
+        jobs: What to predict.
+        with_probabilities: Whether to keep probabilities.
+        clock: Counts the seconds of each stage.
+
+    Returns:
+        What was wrong with the jobs that failed, one message each; nothing is written for these.
+    """
+    problems, frames = [], 0
+    with tqdm(total=len(jobs), desc="Predicting", unit="file") as bar:
+        for job, read in ahead(_read_all(predictor, jobs, clock), depth=1):
+            try:
+                if isinstance(read, Exception):
+                    raise read
+                frames += _predict(predictor, job, read, with_probabilities, clock)
+            # Whatever is wrong with one file, the others are still to be predicted; all is reported in the end.
+            except Exception as error:
+                problems.append(_problem(job, error))
+            bar.set_postfix_str(f"{frames / max(bar.format_dict['elapsed'], 1e-3):.1f} frames/s", refresh=False)
+            bar.update()
+    return problems
+
+
+def _read_all(
+    predictor: SequencePredictor, jobs: Sequence[Job], clock: StageClock
+) -> Iterator[tuple[Job, _Read | Exception]]:
+    for job in jobs:
+        try:
+            with clock.stage("read"):
+                reading = job.read(predictor.model)
+            with clock.stage("resample"):
+                prepared = {z: predictor.prepare(image, reading.pixel_mm) for z, image in reading.images.items()}
+            yield job, (reading, prepared)
+        # Readers raise what they like on a broken file.
+        except Exception as error:
+            yield job, error
+
+
+def _predict(predictor: SequencePredictor, job: Job, read: _Read, with_probabilities: bool, clock: StageClock) -> int:
+    """Predict and write one job; return its number of frames, over all slices."""
+    reading, prepared = read
+    predictions = {
+        z: predictor.segment(sequence, with_probabilities=with_probabilities, clock=clock)
+        for z, sequence in prepared.items()
+    }
+    with clock.stage("write"):
+        job.write(predictor.model, reading, predictions)
+    return sum(len(prediction.masks) for prediction in predictions.values())
+
+
+def _problem(job: Job, error: Exception) -> str:
+    """Name the file, where the message does not do so itself, as those of ours do."""
+    message, file = str(error) or type(error).__name__, str(job.files[0])
+    return message if message.startswith(file) else f"{file}: {message}"

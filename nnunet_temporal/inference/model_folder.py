@@ -1,0 +1,139 @@
+"""A trained model in nnU-Net's results folder, ready to predict: its plans, labels and one network per fold."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_temporal.atomic import read_json_object
+from nnunet_temporal.errors import InputError
+
+CHECKPOINT = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What prediction needs of a trained model.
+
+    Attributes:
+        plans: Its plans.
+        configuration: The configuration it was trained with.
+        dataset: Content of its ``dataset.json``.
+        labels: What the channels of its logits mean.
+        networks: One network per fold, on the CPU, to be evaluated.
+        mirror_axes: In-plane axes that test-time augmentation may flip, 0 = Y and 1 = X; empty for none.
+    """
+
+    plans: PlansManager
+    configuration: ConfigurationManager
+    dataset: dict[str, Any]
+    labels: LabelManager
+    networks: tuple[nn.Module, ...]
+    mirror_axes: tuple[int, ...]
+
+    @property
+    def channels(self) -> int:
+        """Channels C of an image."""
+        return determine_num_input_channels(self.plans, self.configuration, self.dataset)
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Size (Y, X) of the windows that the networks take, in pixels."""
+        return tuple(self.configuration.patch_size[-2:])
+
+    @classmethod
+    def read(
+        cls, folder: Path, folds: Sequence[int | str] | None = None, checkpoint_name: str = CHECKPOINT
+    ) -> "TrainedModel":
+        """Read a model as ``nnUNetv2_predict`` does, with the weights of all folds.
+
+        Args:
+            folder: ``TRAINER__PLANS__CONFIGURATION``, or whatever it was renamed to.
+            folds: Folds, "all" among them; None takes those of the cross-validation that there are.
+            checkpoint_name: File in the folders of the folds.
+
+        Raises:
+            InputError: A file is missing or unreadable, the trainer is not found, or the model does not work on frames.
+        """
+        plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
+        if not plans_file.is_file() or not dataset_file.is_file():
+            raise InputError(
+                f"{folder}: expected the folder of a trained model with plans.json and dataset.json, such as "
+                "nnUNet_results/Dataset027_ACDC/nnUNetTrainerGDKVM__nnUNetTemporalPlans__2dt"
+            )
+        plans = PlansManager(read_json_object(plans_file, "nnU-Net writes it beside the folds."))
+        dataset = read_json_object(dataset_file, "nnU-Net writes it beside the folds.")
+        folds = _trained_folds(folder, checkpoint_name) if folds is None else folds
+        checkpoints = [_read_checkpoint(folder / f"fold_{fold}" / checkpoint_name) for fold in folds]
+        if not checkpoints:
+            raise InputError(f"{folder}: has no fold with a finished training (fold_0/{checkpoint_name}, ...)")
+        first = checkpoints[0]
+        configuration = plans.get_configuration(first["init_args"]["configuration"])
+        _check_frames(folder, plans, configuration)
+        build = _find_trainer(first["trainer_name"]).build_network_architecture
+        channels = determine_num_input_channels(plans, configuration, dataset)
+        labels = plans.get_label_manager(dataset)
+        networks = []
+        for checkpoint in checkpoints:
+            network = build(
+                plans, configuration, channels, labels.num_segmentation_heads, enable_deep_supervision=False
+            )
+            network.load_state_dict(_plain_names(checkpoint["network_weights"]))
+            networks.append(network.eval())
+        along_time = len(configuration.patch_size) - 2
+        mirror_axes = tuple(axis - along_time for axis in first.get("inference_allowed_mirroring_axes") or ())
+        return cls(plans, configuration, dataset, labels, tuple(networks), mirror_axes)
+
+
+def _trained_folds(folder: Path, checkpoint_name: str) -> list[int | str]:
+    names = [file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint_name}")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _read_checkpoint(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        trained = _trained_folds(file.parent.parent, file.name)
+        raise InputError(f"{file}: is missing; folds with a {file.name}: {trained}")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=False)
+    # A broken pickle raises whatever its bytes happen to mean.
+    except Exception as error:
+        raise InputError(f"{file}: cannot be read as a checkpoint of nnU-Net: {error!r}") from error
+
+
+def _plain_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name weights as they are called without parallelism and compilation."""
+    return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in weights.items()}
+
+
+def _find_trainer(name: str) -> Any:  # noqa: ANN401 - a class of nnU-Net's, whose hooks are called by their names
+    try:
+        # It reports its search on standard output.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        raise InputError(
+            f"trainer {name}: nnU-Net does not find it; let it look where nnunet_temporal's trainers are: "
+            'eval "$(nnunet_temporal env)"'
+        ) from error
+
+
+def _check_frames(folder: Path, plans: PlansManager, configuration: ConfigurationManager) -> None:
+    if len(configuration.spacing) != 2 or configuration.previous_stage_name is not None:
+        raise InputError(
+            f"{folder}: its configuration resamples {len(configuration.spacing)} axes or is part of a cascade; "
+            "sequences are predicted by configurations 2dt and 2d only"
+        )
+    if list(plans.transpose_forward) != [0, 1, 2]:
+        raise InputError(
+            f"{folder}: its plans transpose axes by {plans.transpose_forward}, so that time is an axis of its images; "
+            "train it on sequences that nnunet_temporal converted"
+        )

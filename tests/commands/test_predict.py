@@ -1,0 +1,162 @@
+"""``predict``: folders of sequences and of movies, in parts and after interruptions, past broken files."""
+
+import contextlib
+import io
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+from nifti_movies import save_nifti
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from phantom_dataset import movie
+from stock_matrix import grid, mask_paths, pixels
+from trained_models import TWO_CHANNELS, pooled_dice, write_model
+
+from nnunet_temporal.cli import main
+from nnunet_temporal.inference.study import merge_studies, split_studies
+from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
+
+MODEL = "nnUNetTrainerGDKVM__plans__2dt"
+
+
+@pytest.fixture
+def work(nnunet_folders, tmp_path):
+    """Write a model, two movies of two slices, and their sequences; return the folder with all of them."""
+    write_model(nnunet_folders.results / "Dataset777_Phantom" / MODEL, nnUNetTrainerGDKVM, folds=(0, 1))
+    for name, seed in (("a", 1), ("b", 2)):
+        on_disk = movie(6, seed).transpose(3, 2, 1, 0)
+        save_nifti(tmp_path / "movies" / f"{name}.nii.gz", on_disk, zooms=(1.25, 1.5, 8.0, 0.03))
+    split_studies(sorted((tmp_path / "movies").iterdir()), tmp_path / "sequences")
+    return tmp_path
+
+
+def predict(source, output, *words, trainer="nnUNetTrainerGDKVM", configuration="2dt"):
+    """Run the command on the CPU; return the exit code and what it printed on both channels."""
+    words = ("-d", 777, "-tr", trainer, "-c", configuration, "-p", "plans", "-device", "cpu", *words)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        code = main(["predict", "-i", str(source), "-o", str(output), *map(str, words)])
+    return code, printed.getvalue()
+
+
+def test_sequences_get_masks_on_their_grid_and_everything_later_commands_ask_for(work):
+    code, printed = predict(work / "sequences", work / "masks")
+    assert code == 0, printed
+    assert "4 files predicted" in printed and "frames/s" in printed
+    for image in mask_paths(work / "sequences"):
+        mask = work / "masks" / image.name.replace("_0000", "")
+        assert grid(mask) == grid(image)
+        assert len(np.unique(pixels(mask))) > 1
+    assert json.loads((work / "masks" / "dataset.json").read_text())["labels"]["LV"] == 1
+    assert (work / "masks" / "plans.json").is_file()
+    assert len(merge_studies(work / "masks", work / "merged")) == 2  # finds the sequences by the record
+
+
+def test_movies_are_split_predicted_and_merged_in_one_go(work):
+    predict(work / "sequences", work / "masks")
+    merge_studies(work / "masks", work / "merged")
+    assert predict(work / "movies", work / "direct")[0] == 0
+    for name in ("a.nii.gz", "b.nii.gz"):
+        ours, by_parts = (nibabel.load(work / folder / name) for folder in ("direct", "merged"))
+        assert ours.shape == (36, 40, 2, 6)
+        np.testing.assert_array_equal(ours.dataobj, by_parts.dataobj)
+        assert ours.header == by_parts.header
+
+
+def test_one_movie_may_be_named(work):
+    assert predict(work / "movies" / "a.nii.gz", work / "out")[0] == 0
+    assert [path.name for path in mask_paths(work / "out")] == ["a.nii.gz"]
+
+
+def test_a_broken_file_stops_nobody_and_is_listed(work):
+    broken = work / "sequences" / "a_z01_0000.nii.gz"
+    # Half of it, which SimpleITK would read without complaint, as zeros from there on.
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    code, printed = predict(work / "sequences", work / "masks")
+    assert code == 1
+    assert "3 files predicted" in printed
+    assert "1 could not be predicted" in printed and str(broken) in printed
+    assert {path.name for path in (work / "masks").iterdir()} == {
+        "a_z00.nii.gz", "b_z00.nii.gz", "b_z01.nii.gz", "dataset.json", "plans.json", "predict_from_raw_data_args.json",
+    }  # fmt: skip
+
+
+def test_parts_share_the_input_and_a_later_call_adds_what_is_missing(work):
+    assert predict(work / "sequences", work / "masks", "-num_parts", 2, "-part_id", 1)[0] == 0
+    done = {path.name: path.stat().st_mtime_ns for path in mask_paths(work / "masks")}
+    assert set(done) == {"a_z01.nii.gz", "b_z01.nii.gz"}
+    _, printed = predict(work / "sequences", work / "masks", "--continue_prediction")
+    assert "2 files predicted" in printed
+    after = {path.name: path.stat().st_mtime_ns for path in mask_paths(work / "masks")}
+    assert len(after) == 4 and {name: after[name] for name in done} == done
+
+
+def test_probabilities_are_written_as_nnunet_does_and_asked_for_when_continuing(work):
+    predict(work / "sequences", work / "masks")
+    _, printed = predict(work / "sequences", work / "masks", "--save_probabilities", "--continue_prediction")
+    assert "4 files predicted" in printed
+    for mask in mask_paths(work / "masks"):
+        probabilities = np.load(mask.with_name(mask.name.replace(".nii.gz", ".npz")))["probabilities"]
+        assert probabilities.shape == (3, 6, 40, 36)
+        np.testing.assert_array_equal(probabilities.argmax(0), pixels(mask))
+    folders = (work / "masks", work / "copy")
+    shutil.copytree(*folders)
+    assert main(["ensemble", "-i", *map(str, folders), "-o", str(work / "mean")]) == 0
+
+
+def test_folds_and_checkpoints_can_be_named(work, nnunet_folders):
+    folder = nnunet_folders.results / "Dataset777_Phantom" / MODEL
+    (folder / "fold_1" / "checkpoint_final.pth").rename(folder / "fold_1" / "checkpoint_best.pth")
+    predict(work / "sequences", work / "first")
+    predict(work / "sequences", work / "best", "-f", 1, "-chk", "checkpoint_best.pth")
+    assert pooled_dice(*(pixels(work / name / "a_z00.nii.gz") for name in ("first", "best"))) < 0.99
+
+
+def test_the_time_of_each_stage_is_printed_on_request(work):
+    _, printed = predict(work / "movies", work / "masks", "--profile")
+    for stage in ("read", "resample", "network", "post-process", "write"):
+        assert f"  {stage}" in printed
+
+
+def test_a_stock_2d_model_of_two_channels_predicts_sequences(work, nnunet_folders):
+    folder = nnunet_folders.results / "Dataset777_Phantom" / "nnUNetTrainer__plans__2d"
+    write_model(folder, nnUNetTrainer, "2d", dataset=TWO_CHANNELS)
+    for image in mask_paths(work / "sequences"):
+        shutil.copy(image, image.with_name(image.name.replace("_0000", "_0001")))
+    code, printed = predict(work / "sequences", work / "masks", trainer="nnUNetTrainer", configuration="2d")
+    assert code == 0, printed
+    assert len(mask_paths(work / "masks")) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-num_parts", 2, "-part_id", 2), "expected one of 0..1"),
+        (("-f", 3), "fold_3/checkpoint_final.pth: is missing; folds with a checkpoint_final.pth: [0, 1]"),
+        (("-tr", "nnUNetTrainerUnknown"), "expected the folder of a trained model"),
+        (("-d", 778), "-d 778"),
+        (("--save_probabilities",), "first 'nnunet_temporal split'"),
+    ],
+)
+def test_what_cannot_be_done_is_said(words, message, work):
+    code, printed = predict(work / "movies", work / "masks", *words)
+    assert code == 2
+    assert message in printed
+
+
+def test_sequences_and_movies_in_one_folder_are_refused(work):
+    shutil.copy(work / "movies" / "a.nii.gz", work / "sequences")
+    assert "predict them from separate folders" in predict(work / "sequences", work / "masks")[1]
+
+
+def test_an_empty_folder_and_overwritten_movies_are_refused(work):
+    (work / "empty").mkdir()
+    assert "found neither sequences" in predict(work / "empty", work / "masks")[1]
+    assert "would overwrite" in predict(work / "movies", work / "movies")[1]
+
+
+def test_a_machine_without_gpu_says_how_to_go_on(work):
+    code, printed = predict(work / "movies", work / "masks", "-device", "cuda")
+    assert code == 2 and "-device cpu" in printed
