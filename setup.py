@@ -24,6 +24,7 @@ REQUIREMENTS = [
     "acvl-utils>=0.2.6",
     "SimpleITK>=2.2.1",
     "nibabel>=5.0",
+    "blosc2>=3.3.2",
     "numpy>=1.24",
     "scipy>=1.10",
     "matplotlib>=3.7",

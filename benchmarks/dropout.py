@@ -1,14 +1,19 @@
 """Does memory help where single frames do not suffice? A segment of the wall is lost for a third of every beat.
 
-Draws echo phantoms with ``--lost-segment`` (see documentation/phantom.md), plans them, and trains nnU-Net's 2D trainer
-and the temporal trainers with as many steps and as many labelled frames per step. Every frame of the held-out studies
-is scored against its truth; the score of a study is the mean Dice of ventricle and wall over its affected frames, and
-the methods are compared study by study. Two more trainings keep the comparison honest. The 2D trainer with twice the
-steps: were it not trained out, more training could give what memory seems to give. And the first temporal trainer
-without its memory: it differs from the 2D trainer by augmentation and sampling alone, and what a method gains over it
-is the memory's doing.
+Draws echo phantoms with ``--lost-segment`` (see documentation/phantom.md), plans them, trains nnU-Net's 2D trainer,
+hands its weights to the temporal trainers as ``nnunet_temporal inflate`` does, and trains each a little further,
+with as many labelled frames per step. Every frame of the held-out studies is scored against its truth; the score of a
+study is the mean Dice of ventricle and wall over its affected frames, and the methods are compared study by study. Some
+more trainings keep the comparison honest:
 
-    python benchmarks/dropout.py --dataset 95 --seeds 3 --iterations 600 --output DIR
+* the 2D trainer with the same further steps, and with twice as many from the start: were it not trained out, more
+  training could give what memory seems to give;
+* the first temporal trainer without its memory, which differs from the 2D trainer by augmentation and sampling alone:
+  what a method gains over it is the memory's doing;
+* what a sense of time costs: the first temporal trainer with a tenth of the 2D trainer's steps, from its weights and
+  from random ones.
+
+    python benchmarks/dropout.py --dataset 95 --seeds 3 --output DIR
 
 nnU-Net's three folders must be set; the dataset is made in them where it is missing. ``--trainers`` chooses the
 temporal trainers. Interrupted, it resumes: every finished run is a JSON file in DIR.
@@ -27,11 +32,12 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from tqdm import tqdm
 from training_runs import STOCK_TRAINER, build_trainer, predict_case, predictor_of, run_command
 
-from nnunet_temporal.atomic import write_json
+from nnunet_temporal.atomic import atomic_path, write_json
 from nnunet_temporal.datasets.phantom.apical_heart import LABELS
 from nnunet_temporal.datasets.phantom.dataset import STUDIES_NAME, TRUTH_FOLDER
 from nnunet_temporal.metrics.bootstrap import compare_paired
 from nnunet_temporal.metrics.overlap import dice
+from nnunet_temporal.trainers.inflate import inflate
 from nnunet_temporal.trainers.variants import METHODS
 
 NAME = "PhantomLostSegment"
@@ -46,16 +52,44 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train: a trainer, how many steps it takes, and whether its network keeps its memory."""
+    """One way to train.
+
+    Attributes:
+        trainer: Name of the trainer.
+        steps: Steps it takes.
+        start: Steps of the 2D training whose weights it starts from; 0: random ones.
+        memory: Whether its network keeps its memory.
+    """
 
     trainer: str
     steps: int
+    start: int = 0
     memory: bool = True
 
     @property
     def name(self) -> str:
-        """Name in tables and files."""
-        return f"{self.trainer}{'' if self.memory else ' without memory'}, {self.steps} steps"
+        """Name in tables."""
+        steps = f"{self.start} + {self.steps}" if self.start else f"{self.steps}"
+        return f"{self.trainer}{'' if self.memory else ' without memory'}, {steps} steps"
+
+    def file(self, folder: Path, seed: int, suffix: str) -> Path:
+        """Name the file in ``folder`` that holds a run's result (json) or weights (pth)."""
+        return folder / f"{self.name.replace(', ', '_').replace(' ', '_')}_seed{seed}.{suffix}"
+
+
+def arms_of(trainers: list[str], iterations: int, further: int) -> list[Arm]:
+    """List all arms: the 2D ones, the control, the methods, and the first method with a tenth of the 2D steps."""
+    stock = Arm(STOCK_TRAINER, iterations)
+    first, tenth = trainers[0], iterations // 10
+    return [
+        stock,
+        Arm(STOCK_TRAINER, 2 * iterations),
+        Arm(STOCK_TRAINER, further, start=iterations),
+        Arm(first, further, start=iterations, memory=False),
+        *(Arm(trainer, further, start=iterations) for trainer in trainers),
+        Arm(first, tenth, start=iterations),
+        Arm(first, tenth),
+    ]
 
 
 def make_dataset(dataset: int) -> None:
@@ -71,21 +105,31 @@ def make_dataset(dataset: int) -> None:
         )
 
 
-def run(arm: Arm, plans_file: Path, raw: Path, seed: int, device: torch.device) -> dict[str, object]:
-    """Train once and score every frame of the held-out studies."""
+def run(arm: Arm, plans_file: Path, raw: Path, folder: Path, seed: int, device: torch.device) -> None:
+    """Train once, score every frame of the held-out studies, and write weights and result."""
     without_memory = {} if arm.memory else {"memory_stages": []}
     trainer = build_trainer(arm.trainer, plans_file, arm.steps, seed, device, **without_memory)
+    if arm.start:
+        weights = torch.load(Arm(STOCK_TRAINER, arm.start).file(folder, seed, "pth"), weights_only=True)
+        if arm.trainer == STOCK_TRAINER:
+            trainer.initialize()
+            trainer.network.load_state_dict(weights)
+        else:
+            inflate(trainer, weights)
     start = time.perf_counter()
     trainer.run_training()
     seconds = time.perf_counter() - start
+    with atomic_path(arm.file(folder, seed, "pth")) as path:
+        torch.save(trainer.network.state_dict(), path)
     predictor = predictor_of(trainer)
-    studies = _held_out(raw)
+    studies = held_out(raw)
     cases = [case for study in studies.values() for case in study["cases"]]
     masks = {
         case: predict_case(predictor, case, raw / "imagesTs") for case in tqdm(cases, desc=arm.name, unit="sequence")
     }
     scores = {case: score_frames(mask, _truth_of(case, raw)) for case, mask in masks.items()}
-    return {**asdict(arm), "seed": seed, "train_seconds": seconds, "dice": scores}
+    result = {**asdict(arm), "seed": seed, "train_seconds": seconds, "dice": scores}
+    write_json(result, arm.file(folder, seed, "json"))
 
 
 def score_frames(mask: np.ndarray, truth: np.ndarray) -> list[float]:
@@ -109,7 +153,8 @@ def rows_of(dice_of_frames: dict[str, list[float]], studies: dict[str, dict]) ->
     return scores
 
 
-def _held_out(raw: Path) -> dict[str, dict]:
+def held_out(raw: Path) -> dict[str, dict]:
+    """Return what is known of each held-out study."""
     facts = json.loads((raw / TRUTH_FOLDER / STUDIES_NAME).read_text())["studies"]
     return {name: study for name, study in facts.items() if study["group"] == "test"}
 
@@ -144,7 +189,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=int, required=True, help="id of the dataset to make or to reuse")
     parser.add_argument("--trainers", nargs="+", default=[method.__name__ for method in METHODS])
-    parser.add_argument("--iterations", type=int, default=600, help="steps of each training")
+    parser.add_argument("--iterations", type=int, default=2000, help="steps of the 2D training")
+    parser.add_argument("--further", type=int, default=400, help="steps that follow it")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, required=True)
@@ -153,17 +199,16 @@ def main() -> None:
     make_dataset(arguments.dataset)
     folder = f"Dataset{arguments.dataset:03d}_{NAME}"
     raw, plans_file = Path(str(nnUNet_raw)) / folder, Path(str(nnUNet_preprocessed)) / folder / f"{PLANS}.json"
-    stock, control = Arm(STOCK_TRAINER, arguments.iterations), Arm(arguments.trainers[0], arguments.iterations, False)
-    doubled = Arm(STOCK_TRAINER, 2 * arguments.iterations)
-    arms = [stock, doubled, control, *(Arm(name, arguments.iterations) for name in arguments.trainers)]
+    arms = arms_of(arguments.trainers, arguments.iterations, arguments.further)
     results: dict[Arm, list[Scores]] = {arm: [] for arm in arms}
     for seed in range(arguments.seeds):
         for arm in arms:
-            path = arguments.output / f"{arm.name.replace(', ', '_').replace(' ', '_')}_seed{seed}.json"
+            path = arm.file(arguments.output, seed, "json")
             if not path.is_file():
-                write_json(run(arm, plans_file, raw, seed, torch.device(arguments.device)), path)
-            results[arm].append(rows_of(json.loads(path.read_text())["dice"], _held_out(raw)))
-    print_table(results, {"2D": stock, "without memory": control})
+                run(arm, plans_file, raw, arguments.output, seed, torch.device(arguments.device))
+            results[arm].append(rows_of(json.loads(path.read_text())["dice"], held_out(raw)))
+    _, _, further, control, *_ = arms
+    print_table(results, {"2D": further, "without memory": control})
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def plan(case: Case) -> dict[str, Any]:
     temporal = TemporalConfig(
         clip_length=case.clip_length, decoded_frames=case.decoded_frames, frame_stride=1, memory_stages=(stage,),
         heads=4, key_size=size, value_size=size, matching_patch=4, matching_top_k=4,
-        neighbourhood=(3, 5, 5), mirror_axes=None, rotation_degrees=15.0, seed=0,
+        neighbourhood=(3, 5, 5), unlabelled_clips=1, window_frames=1, mirror_axes=None, rotation_degrees=15.0, seed=0,
     )  # fmt: skip
     return temporal.to_configuration(
         {

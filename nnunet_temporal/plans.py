@@ -18,7 +18,12 @@ _POSITIVE = (
     "value_size",
     "matching_patch",
     "matching_top_k",
+    "unlabelled_clips",
+    "window_frames",
 )
+
+LONGEST_UNLABELLED_WINDOW = 4
+"""Consecutive frames at most that losses without labels see: more would reward a heart that stands still."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class TemporalConfig:
         matching_top_k: Patches of the memory that a patch of the frame reads from (K).
         neighbourhood: Odd extents (T, Y, X) of the window that neighbourhood modules attend to, in frames of the clip
             and pixels of the memory stage.
+        unlabelled_clips: Clips of unlabelled frames that a step of a semi-supervised trainer adds.
+        window_frames: Consecutive frames of such a clip that are decoded (W), 1 to 4; it has as many context frames as
+            any other.
         mirror_axes: In-plane axes that may be flipped, 1 = Y and 2 = X of a (T, Y, X) patch; None for no mirroring.
         rotation_degrees: Largest in-plane rotation of the augmentation, in degrees.
         seed: Seed of everything random in training.
@@ -54,6 +62,8 @@ class TemporalConfig:
     matching_patch: int
     matching_top_k: int
     neighbourhood: tuple[int, int, int]
+    unlabelled_clips: int
+    window_frames: int
     mirror_axes: tuple[int, ...] | None
     rotation_degrees: float
     seed: int
@@ -68,6 +78,10 @@ class TemporalConfig:
             raise InputError(
                 f"plans: {_KEY}.decoded_frames must not exceed clip_length, "
                 f"got {self.decoded_frames} > {self.clip_length}"
+            )
+        if self.window_frames > LONGEST_UNLABELLED_WINDOW:
+            raise InputError(
+                f"plans: {_KEY}.window_frames must be at most {LONGEST_UNLABELLED_WINDOW}, got {self.window_frames}"
             )
         if type(self.seed) is not int or self.seed < 0:
             raise InputError(f"plans: {_KEY}.seed must be a whole number of at least 0, got {self.seed!r}")
@@ -97,6 +111,11 @@ class TemporalConfig:
                 f"plans: {_KEY}.mirror_axes must be null or hold axes 1 (Y) and 2 (X) only, got {self.mirror_axes}. "
                 "Axis 0 is time, which must not run backwards."
             )
+
+    @property
+    def context_frames(self) -> int:
+        """Frames of a clip that are not decoded."""
+        return self.clip_length - self.decoded_frames
 
     @classmethod
     def from_configuration(cls, configuration: Mapping[str, Any]) -> "TemporalConfig":

@@ -228,11 +228,11 @@ def study_splits(manifest: Manifest, n_folds: int = 5, seed: int = 12345) -> Spl
 
 
 def check_splits(splits: Splits, manifest: Manifest) -> None:
-    """Check that every fold keeps each study on one side and names only known cases.
+    """Check that folds keep each study on one side, name known cases and validate on labelled ones.
 
     Raises:
-        InputError: The splits are not a list of train and val lists, a case has no entry in the manifest, or a study is
-            on both sides of a fold.
+        InputError: The splits are no list of train and val lists, a case has no entry in the manifest, a study is on
+            both sides of a fold, or a case to validate on has no labelled frame.
     """
     if not isinstance(splits, list) or not splits:
         raise InputError(f"splits: found {splits!r}, expected a list with one entry per fold")
@@ -247,6 +247,10 @@ def check_splits(splits: Splits, manifest: Manifest) -> None:
             sides[side] = {manifest[case].study for case in cases}
         if shared := sorted(sides["train"] & sides["val"]):
             raise InputError(f"splits, fold {fold}: studies {shared} are in both train and val; split by study")
+        if unlabelled := [case for case in split["val"] if not manifest[case].labelled_frames]:
+            raise InputError(
+                f"splits, fold {fold}, val: {unlabelled} have no labelled frame to validate on; remove them"
+            )
 
 
 def _sequence_from_json(case: str, entry: Any) -> Sequence:  # noqa: ANN401 - whatever the JSON file holds

@@ -64,8 +64,12 @@ def training_memory(
     *,
     watch_first: bool,
     autocast: bool,
+    semi_supervised: bool = False,
 ) -> StepMemory:
     """Predict the peak memory of a training step, eager and on one device; nothing of that size is allocated.
+
+    A semi-supervised step makes a second pass, over the unlabelled clips, when the gradients of the first are there,
+    and beside a teacher's weights. What its losses compute besides nnU-Net's is not included.
 
     Args:
         configuration: Configuration ``2dt`` of the plans.
@@ -74,6 +78,7 @@ def training_memory(
             about the same size.
         build_module: Makes the temporal module for features of the given number of channels.
         watch_first: See ``TemporalUNet``.
+        semi_supervised: Whether the step is a semi-supervised trainer's.
         autocast: Whether activations take two bytes, as nnU-Net trains on CUDA, or four, as on a CPU.
 
     Raises:
@@ -91,11 +96,15 @@ def training_memory(
             watch_first=watch_first,
         )
         optimizer = _optimizer_with_momentum(network)
+        sizes, teacher = [(configuration["batch_size"], temporal.decoded_frames)], []
+        if semi_supervised:
+            sizes.append((temporal.unlabelled_clips, temporal.window_frames))
+            teacher += [parameter.detach().clone() for parameter in network.parameters()]
         live.attribute(network)
         live.part = "batch_and_loss"
-        clip, targets = _batch(configuration, temporal, input_channels)
+        batches = [_batch(configuration, input_channels, *size, temporal.context_frames) for size in sizes]
         live.start()
-        _step(network, optimizer, clip, targets, live, autocast)
+        _step(network, optimizer, batches, live, autocast)
     return StepMemory(**{name: live.peak[name] for name in StepMemory.__dataclass_fields__})
 
 
@@ -141,6 +150,7 @@ class LiveBytes(TorchDispatchMode):
 
         def enter_decoder(*_: object) -> None:
             self.part = "decoded_frames"
+            encoded.clear()
 
         def leave(*_: object) -> None:
             self.part = "temporal_modules"
@@ -181,38 +191,39 @@ def _optimizer_with_momentum(network: nn.Module) -> torch.optim.Optimizer:
 
 
 def _batch(
-    configuration: Mapping[str, Any], temporal: TemporalConfig, input_channels: int
+    configuration: Mapping[str, Any], input_channels: int, clips: int, decoded_frames: int, context_frames: int
 ) -> tuple[Clip, list[Tensor]]:
     """Return clips and their targets at the resolutions of deep supervision, as the clip loader makes them."""
-    clips, frames = configuration["batch_size"], temporal.clip_length
+    frames = decoded_frames + context_frames
     size = list(configuration["patch_size"][1:])
     images = torch.zeros(clips, input_channels, frames, *size)
     valid = torch.ones(clips, frames, dtype=torch.bool)
-    decoded = torch.zeros(clips, temporal.decoded_frames, dtype=torch.long)
+    decoded = torch.zeros(clips, decoded_frames, dtype=torch.long)
     targets = []
     for stride in configuration["architecture"]["arch_kwargs"]["strides"][:-1]:
         size = [pixels // step for pixels, step in zip(size, stride[1:], strict=True)]
-        targets.append(torch.zeros(clips, 1, temporal.decoded_frames, *size, dtype=torch.int16))
+        targets.append(torch.zeros(clips, 1, decoded_frames, *size, dtype=torch.int16))
     return Clip(images, valid, decoded), targets
 
 
 def _step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    clip: Clip,
-    targets: list[Tensor],
+    batches: list[tuple[Clip, list[Tensor]]],
     live: LiveBytes,
     autocast: bool,
 ) -> None:
-    """Run nnU-Net's training step."""
-    live.part = "temporal_modules"
-    # Fake tensors of a CPU, because a machine without CUDA has no autocast for any other; bfloat16 is as large.
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        logits = network(clip)
-        live.part = "batch_and_loss"
-        loss = _loss(logits, targets)
-    live.part = "transient"
-    loss.backward()
+    """Run nnU-Net's training step, with a pass forwards and backwards for each batch."""
+    for clip, targets in batches:
+        logits: list[Tensor] = []  # those of the pass before are gone when the next begins
+        live.part = "temporal_modules"
+        # Fake tensors of a CPU, because a machine without CUDA has no autocast for any other; bfloat16 is as large.
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            logits = network(clip)
+            live.part = "batch_and_loss"
+            loss = _loss(logits, targets)
+        live.part = "transient"
+        loss.backward()
     optimizer.step()
 
 

@@ -4,7 +4,7 @@ import bisect
 import functools
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -211,14 +211,27 @@ def plan_step(steps: list[Step], needed_bytes: Callable[[Step], int], budget_gb:
         needed_bytes: Predicts the peak memory of training with a step.
         budget_gb: Memory target in GB of 2**30 bytes, as graphics cards are sold.
     """
-    needed = functools.cache(lambda number: needed_bytes(steps[number]) / 2**30)
-    number = bisect.bisect_left(range(len(steps) - 1), True, key=lambda number: needed(number) <= budget_gb)
+    number, needed = first_that_fits(steps, needed_bytes, budget_gb)
     reason = f"A step of {steps[number]} needs {needed(number):.3g} GB of {budget_gb:g}"
     if needed(number) > budget_gb:
         return Choice(
             steps[number], f"{reason}, and no step is smaller: lower the patch size, or train with more memory."
         )
     return Choice(steps[number], f"{reason}." if number == 0 else f"{reason}; {steps[0]} would need {needed(0):.3g}.")
+
+
+def first_that_fits(
+    candidates: Sequence[Value], needed_bytes: Callable[[Value], int], budget_gb: float
+) -> tuple[int, Callable[[int], float]]:
+    """Find the first of ever smaller candidates that fits, the last if none does; also return what each needs, in GB.
+
+    The first is tried first, because it usually fits and a prediction takes seconds.
+    """
+    needed = functools.cache(lambda number: needed_bytes(candidates[number]) / 2**30)
+    if len(candidates) == 1 or needed(0) <= budget_gb:
+        return 0, needed
+    smaller = range(1, len(candidates) - 1)
+    return 1 + bisect.bisect_left(smaller, True, key=lambda number: needed(number) <= budget_gb), needed
 
 
 def plan_prediction_window(temporal: Mapping[str, Any]) -> Choice[int]:

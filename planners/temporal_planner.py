@@ -23,11 +23,15 @@ from nnunet_temporal.networks.gated_delta import GatedDeltaMemory
 from nnunet_temporal.planners import rules
 from nnunet_temporal.planners.memory_budget import training_memory
 from nnunet_temporal.planners.temporal_fingerprint import TEMPORAL_KEY
+from nnunet_temporal.planners.unlabelled_rules import UnlabelledClips, fit_unlabelled_clips, plan_unlabelled_clips
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION, TemporalConfig
 from nnunet_temporal.sequences import MANIFEST_NAME
 
 SEED = 12345
 """Seed of everything random in training; a user's own goes into the plans."""
+
+_FEWEST_UNLABELLED = UnlabelledClips(1, 1)
+"""Stands in for the unlabelled part of a step as long as the supervised part is planned."""
 
 
 class _Chosen(NamedTuple):
@@ -137,8 +141,14 @@ class TemporalPlanner(ExperimentPlanner):
             lambda step: self._training_bytes(self._configuration(plan_2d, chosen, step)),
             self.UNet_vram_target_GB,
         )
+        unlabelled = fit_unlabelled_clips(
+            plan_unlabelled_clips(measured, step.value),
+            step.value.clips * step.value.clip.decoded_frames,
+            lambda clips: self._semi_supervised_bytes(self._configuration(plan_2d, chosen, step.value, clips)),
+            self.UNet_vram_target_GB,
+        )
         around = rules.plan_neighbourhood(measured, step.value.clip, span, cell_mm)
-        choices = (step, chosen.stages, chosen.memory, chosen.patch, around, chosen.geometry, chosen.window)
+        choices = (step, unlabelled, chosen.stages, chosen.memory, chosen.patch, around, chosen.geometry, chosen.window)
         self.explanations = [
             chosen.span.reason,
             rules.explain_clip(measured, span, step.value.clip, cell_mm),
@@ -146,7 +156,7 @@ class TemporalPlanner(ExperimentPlanner):
             *(choice.reason for choice in choices),
             rules.explain_batch_dice(plan_2d["batch_dice"]),
         ]
-        return self._configuration(plan_2d, chosen, step.value)
+        return self._configuration(plan_2d, chosen, step.value, unlabelled.value)
 
     def _choose(self, plan_2d: dict) -> _Chosen:
         """Choose everything that does not depend on how much fits into memory."""
@@ -164,11 +174,18 @@ class TemporalPlanner(ExperimentPlanner):
             cell_mm=float(max(np.array(plan_2d["spacing"]) * np.array(plan_2d["patch_size"]) / np.array(size))),
         )
 
-    def _configuration(self, plan_2d: dict, chosen: _Chosen, step: rules.Step) -> dict:
+    def _configuration(
+        self,
+        plan_2d: dict,
+        chosen: _Chosen,
+        step: rules.Step,
+        unlabelled: UnlabelledClips = _FEWEST_UNLABELLED,
+    ) -> dict:
         """Give the plan of ``2d`` a time axis that nothing reaches along, and the temporal keys."""
         measured = self.dataset_fingerprint[TEMPORAL_KEY]
         temporal = TemporalConfig(
             **asdict(step.clip),
+            **asdict(unlabelled),
             **asdict(chosen.memory.value),
             **asdict(chosen.geometry.value),
             memory_stages=chosen.stages.value,
@@ -193,6 +210,13 @@ class TemporalPlanner(ExperimentPlanner):
 
     def _training_bytes(self, plan: dict) -> int:
         """Predict the peak memory of training GDKVM with a plan; nnU-Net trains in mixed precision on a GPU."""
+        return self._step_bytes(plan, semi_supervised=False)
+
+    def _semi_supervised_bytes(self, plan: dict) -> int:
+        """Predict the same of a step that goes on with unlabelled clips."""
+        return self._step_bytes(plan, semi_supervised=True)
+
+    def _step_bytes(self, plan: dict, *, semi_supervised: bool) -> int:
         heads = LabelManager(self.dataset_json["labels"], self.dataset_json.get("regions_class_order"))
         return training_memory(
             plan,
@@ -201,6 +225,7 @@ class TemporalPlanner(ExperimentPlanner):
             _gated_delta_memory,
             watch_first=True,
             autocast=True,
+            semi_supervised=semi_supervised,
         ).total
 
 

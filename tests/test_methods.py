@@ -29,12 +29,12 @@ from nnunet_temporal.commands.env import VARIABLE, ext_trainer_value
 from nnunet_temporal.datasets.phantom.cine import draw_cine_study
 from nnunet_temporal.datasets.phantom.heartbeat import Heartbeat
 from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
-from nnunet_temporal.trainers.variants import METHODS, VARIANTS
+from nnunet_temporal.trainers.variants import METHODS, SEMI_SUPERVISED, VARIANTS
 
 pytestmark = pytest.mark.slow
 
 NUMBER, FOLD, SIZE = 801, 0, 40
-TRAINERS = [f"{method.__name__}_10iterations" for method in METHODS]
+TRAINERS = [f"{method.__name__}_10iterations" for method in (*METHODS, *SEMI_SUPERVISED)]
 REGIONS = {"background": 0, "epicardium": [1, 2], "LV": [1], "ignore": 3}
 
 

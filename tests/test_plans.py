@@ -19,6 +19,8 @@ VALID = {
     "matching_patch": 4,
     "matching_top_k": 4,
     "neighbourhood": (3, 5, 5),
+    "unlabelled_clips": 2,
+    "window_frames": 4,
     "mirror_axes": (1, 2),
     "rotation_degrees": 15.0,
     "seed": 12345,
@@ -45,7 +47,10 @@ def test_reading_and_writing_change_no_argument():
     assert plain == {"batch_size": 4} and stored == before
 
 
-@pytest.mark.parametrize("name", ["clip_length", "decoded_frames", "frame_stride", "heads", "key_size", "value_size"])
+COUNTS = ["clip_length", "decoded_frames", "frame_stride", "heads", "key_size", "value_size"]
+
+
+@pytest.mark.parametrize("name", [*COUNTS, "unlabelled_clips", "window_frames"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, "2", None])
 def test_counts_must_be_positive_integers(name, value):
     with pytest.raises(InputError, match=rf"temporal\.{name} must be a positive integer, got {value!r}"):
@@ -55,6 +60,15 @@ def test_counts_must_be_positive_integers(name, value):
 def test_a_clip_cannot_decode_more_frames_than_it_has():
     with pytest.raises(InputError, match="decoded_frames must not exceed clip_length, got 7 > 6"):
         TemporalConfig(**{**VALID, "decoded_frames": 7})
+
+
+def test_a_window_of_unlabelled_frames_has_at_most_four():
+    with pytest.raises(InputError, match=r"temporal\.window_frames must be at most 4, got 5"):
+        TemporalConfig(**{**VALID, "window_frames": 5})
+
+
+def test_context_frames_are_those_that_are_not_decoded():
+    assert TemporalConfig(**VALID).context_frames == 4
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (0, 1, 2), (3,)])

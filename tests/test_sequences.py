@@ -175,6 +175,7 @@ def test_one_fold_is_refused():
         ([{"train": ["p0_z01"], "val": ["p0_z02"]}], "fold 0: studies ['p0'] are in both"),
         ([{"train": ["p0_z01"], "val": ["p9"]}], "no entry for p9"),
         ([{"train": ["p0_z01"]}], "expected a list of cases"),
+        ([{"train": ["p0_z01"], "val": ["p1_z01", "p1_z00"]}], "val: ['p1_z00'] have no labelled frame"),
         ([], "one entry per fold"),
     ],
 )

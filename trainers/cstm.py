@@ -82,16 +82,13 @@ class nnUNetTrainerCSTM(nnUNetTrainerTemporal):
             ignore_label=self.label_manager.ignore_label,
             masked_channels=self.masked_channels,
         )
+        batch_size = max(1, round(self.batch_size * self.temporal.decoded_frames / FRAMES))
         return TripletLoader(
             dataset,
             self.manifest.sequences,
-            max(1, round(self.batch_size * self.temporal.decoded_frames / FRAMES)),
-            crop_size,
-            tuple(self.configuration_manager.patch_size[1:]),
-            transforms,
+            self.loader_options(batch_size, crop_size, transforms, stream),
             frame_transforms=frame_transforms if is_training else None,
             prompted_share=self.prompted_share if is_training else 0.0,
-            **self.loader_options(stream),
         )
 
     def network_input(self, batch: dict) -> Clip | SeededClip:

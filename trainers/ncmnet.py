@@ -3,16 +3,17 @@
 from nnunet_temporal.networks.neighbourhood import NeighbourhoodCorrelation
 from nnunet_temporal.networks.unreliable_pixels import UnreliablePixelAttention
 from nnunet_temporal.plans import TemporalConfig
+from nnunet_temporal.trainers.semi_supervised import SemiSupervised
 from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
 
 
-class nnUNetTrainerNCMNet(nnUNetTrainerTemporal):
+class nnUNetTrainerNCMNetSupervised(nnUNetTrainerTemporal):
     """Neighbourhood correlation on the planned encoder stages, unreliable-pixel attention after the decoder.
 
     A frame's window is centred: in a stream, answers wait for half a window per layer.
 
-    Source: NCM-Net (Deng and Wu, IEEE TMI 2025), rebuilt from its abstract and development code. The cross-frame
-    boundary constraint and all that learns from unlabelled frames are not part of it. The rest is nnU-Net's.
+    Source: NCM-Net (Deng and Wu, IEEE TMI 2025), rebuilt from its abstract and development code, without what learns
+    from unlabelled frames. Backbone, losses and schedule are nnU-Net's.
     """
 
     @staticmethod
@@ -41,3 +42,13 @@ class nnUNetTrainerNCMNet(nnUNetTrainerTemporal):
         for module in self.network.modules():
             if isinstance(module, UnreliablePixelAttention):
                 module.exclusive.fill_(not self.label_manager.has_regions)
+
+
+class nnUNetTrainerNCMNet(SemiSupervised, nnUNetTrainerNCMNetSupervised):
+    """The same with the cross-frame boundary constraint on unlabelled frames.
+
+    Source: the abstract names the constraint; its form is ours. The development code has neither teacher nor
+    pseudo-labels.
+    """
+
+    boundary_weight = 0.1

@@ -1,7 +1,7 @@
 """The nnU-Net trainer all temporal trainers derive from."""
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from nnunet_temporal.training.clip_loader import ClipLoader
 from nnunet_temporal.training.clip_sampling import ClipSampler
 from nnunet_temporal.training.clip_transforms import clip_training_transforms, clip_validation_transforms
 from nnunet_temporal.training.labels import with_ignore_label
-from nnunet_temporal.training.sequence_loader import SequenceLoader
+from nnunet_temporal.training.sequence_loader import LoaderOptions, SequenceLoader
 
 Augmenter: TypeAlias = SingleThreadedAugmenter | MultiThreadedAugmenter
 
@@ -48,12 +48,14 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
 
     Attributes:
         watch_first: Whether the network sees a whole sequence before it segments it; see ``TemporalUNet``.
+        occluded_share: Share of the training clips in which a place is hidden in some frames; see ``OccludeFrames``.
         epochs: Number of epochs of a shorter or longer variant; None keeps nnU-Net's.
         iterations_per_epoch: Training iterations per epoch of a variant; None keeps nnU-Net's.
         validation_iterations_per_epoch: Validation iterations per epoch of a variant; None keeps nnU-Net's.
     """
 
     watch_first: bool = False
+    occluded_share: float = 0.5
     epochs: int | None = None
     iterations_per_epoch: int | None = None
     validation_iterations_per_epoch: int | None = None
@@ -174,7 +176,7 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
         return Manifest.read(folder / MANIFEST_NAME)
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """Split by study, as nnU-Net's ``splits_final.json`` says.
+        """Split by study, as nnU-Net's ``splits_final.json`` says; nothing without labels is validated.
 
         Raises:
             InputError: The fold does not exist, or a study is on both sides of a fold.
@@ -191,7 +193,10 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
                     f"Fold {self.fold} does not exist: {splits_file} defines {len(splits)} folds "
                     f"(-f 0 to {len(splits) - 1}), because there are that many studies to hold out."
                 )
-        return super().do_split()
+        training, validation = super().do_split()
+        # Fold "all" validates what it trains on, unlabelled sequences among it: scores of nothing.
+        sequences = self.manifest.sequences
+        return training, [case for case in validation if sequences[case].labelled_frames]
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(
         self,
@@ -219,6 +224,7 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
             mirror_axes,
             scales,
             masked_channels=self.masked_channels,
+            occluded_share=self.occluded_share,
             **labels,
         )
         training = self._clip_loader(dataset_tr, tuple(crop_size), transforms, stream=0)
@@ -234,23 +240,29 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
         return ClipLoader(
             dataset,
             self.manifest.sequences,
+            self.loader_options(self.batch_size, crop_size, transforms, stream),
             ClipSampler(temporal.clip_length, temporal.decoded_frames, temporal.frame_stride),
-            self.batch_size,
+        )
+
+    def loader_options(
+        self, batch_size: int, crop_size: tuple[int, int], transforms: BasicTransform, stream: int
+    ) -> LoaderOptions:
+        """Return the options that every loader has; loaders of different streams draw different batches."""
+        return LoaderOptions(
+            batch_size,
             crop_size,
             tuple(self.configuration_manager.patch_size[1:]),
             transforms,
-            **self.loader_options(stream),
+            ignore_label=self.label_manager.ignore_label,
+            foreground_share=self.oversample_foreground_percent,
+            seed=self.seed_of(stream),
         )
 
-    def loader_options(self, stream: int) -> dict[str, Any]:
-        """Return the options that every loader has; see ``SequenceLoader``."""
+    def seed_of(self, stream: int) -> int:
+        """Derive the seed of one source of randomness of this process, from this epoch on."""
         # A resumed training starts its loaders anew, and must not see the first epoch's batches again.
         entropy = [self.temporal.seed, self.current_epoch, self.local_rank, stream]
-        return {
-            "ignore_label": self.label_manager.ignore_label,
-            "foreground_share": self.oversample_foreground_percent,
-            "seed": int(np.random.SeedSequence(entropy).generate_state(1)[0]),
-        }
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     @property
     def masked_channels(self) -> list[int]:

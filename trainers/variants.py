@@ -2,18 +2,27 @@
 
 from nnunet_temporal.trainers.cstm import nnUNetTrainerCSTM
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM, nnUNetTrainerGDKVMPaper
-from nnunet_temporal.trainers.mssnet import nnUNetTrainerMSSNet
-from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNet
+from nnunet_temporal.trainers.mssnet import nnUNetTrainerMSSNet, nnUNetTrainerMSSNetSupervised
+from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNet, nnUNetTrainerNCMNetSupervised
+from nnunet_temporal.trainers.place_memory import nnUNetTrainerPlaceMemory
 from nnunet_temporal.trainers.temporal_conv import nnUNetTrainerTemporalConv
+from nnunet_temporal.trainers.temporal_semi import nnUNetTrainerTemporalSemi
 from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
 
 METHODS: tuple[type[nnUNetTrainerTemporal], ...] = (
+    nnUNetTrainerPlaceMemory,
     nnUNetTrainerGDKVM,
     nnUNetTrainerGDKVMPaper,
     nnUNetTrainerCSTM,
+    nnUNetTrainerNCMNetSupervised,
+    nnUNetTrainerMSSNetSupervised,
+    nnUNetTrainerTemporalConv,
+)
+
+SEMI_SUPERVISED: tuple[type[nnUNetTrainerTemporal], ...] = (
     nnUNetTrainerNCMNet,
     nnUNetTrainerMSSNet,
-    nnUNetTrainerTemporalConv,
+    nnUNetTrainerTemporalSemi,
 )
 
 _EPOCHS = (1, 5, 10, 20, 50, 100, 250)
@@ -36,6 +45,6 @@ def _variants_of(base: type[nnUNetTrainerTemporal]) -> list[type[nnUNetTrainerTe
 
 
 VARIANTS: dict[str, type[nnUNetTrainerTemporal]] = {
-    variant.__name__: variant for method in METHODS for variant in _variants_of(method)
+    variant.__name__: variant for method in (*METHODS, *SEMI_SUPERVISED) for variant in _variants_of(method)
 }
 globals().update(VARIANTS)

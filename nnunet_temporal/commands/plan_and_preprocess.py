@@ -14,8 +14,10 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_temporal.atomic import write_json
+from nnunet_temporal.datasets.integrity import manifest_of
 from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
+from nnunet_temporal.datasets.unlabelled import extend_splits, label_unlabelled_images
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.planners.temporal_fingerprint import TemporalFingerprintExtractor
 from nnunet_temporal.planners.temporal_planner import PLANNERS
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check, fingerprint, plan and preprocess each dataset, and print how to train it."""
+    """Label what nobody labelled as ignore, check, fingerprint, plan and preprocess, and print how to train."""
     for variable in (nnUNet_raw, nnUNet_preprocessed):
         if not variable.is_set():
             raise InputError(
@@ -75,7 +77,11 @@ def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
         name = convert_id_to_dataset_name(dataset)
     except RuntimeError as error:
         raise InputError(f"-d {dataset}: {error}") from error
-    _check_same_splits(Path(str(nnUNet_raw)) / name, Path(str(nnUNet_preprocessed)) / name)
+    raw, preprocessed = (Path(str(folder)) / name for folder in (nnUNet_raw, nnUNet_preprocessed))
+    for line in label_unlabelled_images(raw):
+        print(line)
+    _train_on_unlabelled(raw, preprocessed)
+    _check_same_splits(raw, preprocessed)
     extract_fingerprint_dataset(
         dataset,
         TemporalFingerprintExtractor,
@@ -86,9 +92,9 @@ def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
         show_progress_bar=not arguments.no_pbar,
     )
     plans_name = _plan(dataset, arguments)
-    folds = _prepare_splits(Path(str(nnUNet_preprocessed)) / name)
+    folds = _prepare_splits(preprocessed)
     if not arguments.no_pp:
-        plans_file = Path(str(nnUNet_preprocessed)) / name / f"{plans_name}.json"
+        plans_file = preprocessed / f"{plans_name}.json"
         processes = _processes_per_configuration(plans_file, arguments.c, arguments.np)
         preprocess_dataset(
             dataset,
@@ -114,6 +120,29 @@ def _plan(dataset: int, arguments: argparse.Namespace) -> str:
     planner.plan_experiment()
     print("\nChoices about time:", *planner.explanations, sep="\n  ", end="\n\n")
     return planner.plans_identifier
+
+
+def _train_on_unlabelled(raw_folder: Path, preprocessed_folder: Path) -> None:
+    """Add sequences without labels that came after the folds were made; nnU-Net would leave them unused."""
+    files = [path for folder in (raw_folder, preprocessed_folder) if (path := folder / SPLITS_NAME).is_file()]
+    if not files:
+        return
+    manifest = manifest_of(raw_folder)
+    for path in files:
+        splits = _read_splits(path)
+        extended = extend_splits(splits, manifest)
+        if extended == splits:
+            continue
+        try:
+            write_json(extended, path)
+        except OSError as error:
+            raise InputError(f"{path}: unlabelled sequences cannot be added to its folds: {error}") from error
+        added = sorted({case for fold in extended for case in fold["train"]} - _cases(splits))
+        print(f"{path}: added {len(added)} unlabelled sequences to training: {listed(added, 5)}")
+
+
+def _cases(splits: Splits) -> set[str]:
+    return {case for fold in splits for side in fold.values() for case in side}
 
 
 def _check_same_splits(raw_folder: Path, preprocessed_folder: Path) -> None:
@@ -153,7 +182,7 @@ def _prepare_splits(preprocessed_folder: Path) -> int:
         write_json(study_splits(manifest), path)
     splits = _read_splits(path)
     check_splits(splits, manifest)
-    used = {case for fold in splits for side in fold.values() for case in side}
+    used = _cases(splits)
     if left_out := [case for case, sequence in manifest.items() if sequence.labelled_frames and case not in used]:
         raise InputError(
             f"{path}: no fold uses {listed(left_out, 5)}, which have labelled frames. Remove the file, and folds are "

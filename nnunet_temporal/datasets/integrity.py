@@ -21,7 +21,7 @@ from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence
 
-_SPLIT_FIRST = "A 4D file must be split into one sequence per slice first: 'nnunet_temporal convert nifti'."
+SPLIT_FIRST = "A 4D file must be split into one sequence per slice first: 'nnunet_temporal convert nifti'."
 
 
 def manifest_of(raw_dataset_folder: Path) -> Manifest:
@@ -30,7 +30,7 @@ def manifest_of(raw_dataset_folder: Path) -> Manifest:
     Raises:
         InputError: The manifest is invalid, or lacks a training case.
     """
-    files = _training_files(raw_dataset_folder, _read_dataset_json(raw_dataset_folder))
+    files = training_files(raw_dataset_folder, read_dataset_json(raw_dataset_folder))
     return _manifest_of(raw_dataset_folder, files)
 
 
@@ -49,8 +49,8 @@ def check_raw_dataset(raw_dataset_folder: Path, processes: int = 2) -> Manifest:
             that are not finite, label values outside dataset.json, frame counts or labelled frames that differ from
             the manifest, or no labelled frame in the whole dataset.
     """
-    dataset_json = _read_dataset_json(raw_dataset_folder)
-    files = _training_files(raw_dataset_folder, dataset_json)
+    dataset_json = read_dataset_json(raw_dataset_folder)
+    files = training_files(raw_dataset_folder, dataset_json)
     manifest = _manifest_of(raw_dataset_folder, files)
     reader = _reader_of(dataset_json, [image for entry in files.values() for image in entry["images"]])
     check = partial(
@@ -105,7 +105,8 @@ def _manifest_of(raw_dataset_folder: Path, files: dict[str, dict[str, Any]]) -> 
     return derive_manifest(raw_dataset_folder).subset(files)
 
 
-def _read_dataset_json(raw_dataset_folder: Path) -> dict[str, Any]:
+def read_dataset_json(raw_dataset_folder: Path) -> dict[str, Any]:
+    """Read the ``dataset.json`` of a raw dataset; InputError unless it holds what nnU-Net needs."""
     path = raw_dataset_folder / "dataset.json"
     if not path.is_file():
         raise InputError(f"{path} is missing: every nnU-Net raw dataset needs one. Write it with 'convert'.")
@@ -121,17 +122,22 @@ def _read_dataset_json(raw_dataset_folder: Path) -> dict[str, Any]:
     return content
 
 
-def _reader_of(dataset_json: dict[str, Any], images: list[str]) -> BaseReaderWriter:
+def find_reader(dataset_json: dict[str, Any], images: list[str]) -> BaseReaderWriter:
     """Choose nnU-Net's reader by the first image any reader accepts; unreadable ones are reported one by one later."""
     for image in images:
         with contextlib.suppress(Exception):
-            reader = determine_reader_writer_from_dataset_json(dataset_json, image, verbose=False)()
-            hides_nan = isinstance(reader, SimpleITKIO) and image.endswith(NIFTI_ENDINGS)
-            return _NanKeepingReader() if hides_nan else reader
+            return determine_reader_writer_from_dataset_json(dataset_json, image, verbose=False)()
     raise InputError(f"{images[0]}: none of nnU-Net's readers can read this or any other training image")
 
 
-def _training_files(raw_dataset_folder: Path, dataset_json: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _reader_of(dataset_json: dict[str, Any], images: list[str]) -> BaseReaderWriter:
+    reader = find_reader(dataset_json, images)
+    hides_nan = isinstance(reader, SimpleITKIO) and images[0].endswith(NIFTI_ENDINGS)
+    return _NanKeepingReader() if hides_nan else reader
+
+
+def training_files(raw_dataset_folder: Path, dataset_json: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return images and label of every training case as nnU-Net finds them; InputError without any."""
     files = get_filenames_of_train_images_and_targets(str(raw_dataset_folder), dataset_json)
     if not files:
         raise InputError(f"{raw_dataset_folder / 'imagesTr'}: found no training images *{dataset_json['file_ending']}")
@@ -140,7 +146,10 @@ def _training_files(raw_dataset_folder: Path, dataset_json: dict[str, Any]) -> d
 
 def _check_label_exists(label: str) -> None:
     if not Path(label).is_file():
-        raise InputError(f"{label} is missing: nnU-Net wants a label file per training case; write an all-ignore one.")
+        raise InputError(
+            f"{label} is missing: nnU-Net wants a label file per training case; 'nnunet_temporal plan_and_preprocess' "
+            "writes an all-ignore one."
+        )
 
 
 def _check_case(
@@ -158,7 +167,7 @@ def _check_case(
     if len(image) != n_channels:
         raise InputError(
             f"{images[0]}: is a 4D image, or dataset.json does not name all channels: expected 3D (x, y, t), "
-            f"{n_channels} channel(s) in all, found {len(image)} in {len(images)} file(s). {_SPLIT_FIRST}"
+            f"{n_channels} channel(s) in all, found {len(image)} in {len(images)} file(s). {SPLIT_FIRST}"
         )
     # A colour image has all its channels in one file.
     paths = images if len(images) == len(image) else [images[0]] * len(image)
@@ -169,7 +178,7 @@ def _check_case(
     if mask.shape[1:] != image.shape[1:]:
         raise InputError(f"{label}: shape (T, Y, X) is {mask.shape[1:]}, but its image has {image.shape[1:]}")
     _check_labels(label, mask[0], labels, manifest[case])
-    foreground = [value for value in _values_of(labels) if value not in (0, labels.get("ignore"))]
+    foreground = [value for value in label_values(labels) if value not in (0, labels.get("ignore"))]
     return bool(np.isin(mask[0], foreground).any())
 
 
@@ -186,7 +195,7 @@ def _check_pixels(path: str, pixels: np.ndarray, sequence: Sequence) -> None:
         raise InputError(f"{path}: has zero frames or no pixels, shape (T, Y, X) is {pixels.shape}")
     if len(pixels) != sequence.n_frames:
         raise InputError(
-            f"{path}: has {len(pixels)} frames, but {MANIFEST_NAME} says {sequence.n_frames}. {_SPLIT_FIRST}"
+            f"{path}: has {len(pixels)} frames, but {MANIFEST_NAME} says {sequence.n_frames}. {SPLIT_FIRST}"
         )
     if not np.isfinite(pixels).all():
         frames = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2))).tolist()
@@ -194,7 +203,7 @@ def _check_pixels(path: str, pixels: np.ndarray, sequence: Sequence) -> None:
 
 
 def _check_labels(path: str, mask: np.ndarray, labels: dict[str, Any], sequence: Sequence) -> None:
-    allowed = _values_of(labels)
+    allowed = label_values(labels)
     unknown = sorted(set(np.unique(mask).tolist()) - allowed)
     if unknown:
         raise InputError(f"{path}: found label values {unknown}, but dataset.json knows {sorted(allowed)} only")
@@ -204,6 +213,6 @@ def _check_labels(path: str, mask: np.ndarray, labels: dict[str, Any], sequence:
         raise InputError(f"{path}: {MANIFEST_NAME} calls frames {missing} labelled, but all their pixels are 'ignore'")
 
 
-def _values_of(labels: dict[str, Any]) -> set[int]:
+def label_values(labels: dict[str, Any]) -> set[int]:
     """Return all label values, those of regions among them."""
     return {value for entry in labels.values() for value in (entry if isinstance(entry, list) else [entry])}

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
 from nnunet_temporal.sequences import Sequence
 from nnunet_temporal.training.clip_sampling import ClipSampler
-from nnunet_temporal.training.sequence_loader import SequenceLoader, crop_frames, foreground_pixel
+from nnunet_temporal.training.sequence_loader import LoaderOptions, SequenceLoader, crop_frames, foreground_pixel
 
 
 class ClipLoader(SequenceLoader):
@@ -20,28 +19,11 @@ class ClipLoader(SequenceLoader):
         self,
         dataset: nnUNetBaseDataset,
         sequences: Mapping[str, Sequence],
+        options: LoaderOptions,
         sampler: ClipSampler,
-        batch_size: int,
-        crop_size: tuple[int, int],
-        final_size: tuple[int, int],
-        transforms: BasicTransform,
-        *,
-        ignore_label: int,
-        foreground_share: float,
-        seed: int,
     ) -> None:
         """Prepare to draw; ``sampler`` chooses the frames of a clip, the rest is as in ``SequenceLoader``."""
-        super().__init__(
-            dataset,
-            sequences,
-            batch_size,
-            crop_size,
-            final_size,
-            transforms,
-            ignore_label=ignore_label,
-            foreground_share=foreground_share,
-            seed=seed,
-        )
+        super().__init__(dataset, sequences, options)
         self.sampler = sampler
 
     def draw_clip(self, case: str, force_foreground: bool, rng: np.random.Generator) -> dict[str, Any]:
@@ -49,14 +31,14 @@ class ClipLoader(SequenceLoader):
         data, segmentation, _, properties = self._data.load_case(case)
         sequence = self.sequences[case]
         n_frames = data.shape[1]
-        labelled = self.labelled_frames(case, n_frames, properties)
+        labelled = self.some_labelled_frames(case, n_frames, properties)
         centre = foreground_pixel(properties["class_locations"], labelled, rng) if force_foreground else None
         required = None if centre is None else int(centre[0])
         cyclic = sequence.cyclic and n_frames == sequence.n_frames
         clip = self.sampler.sample(n_frames, labelled, cyclic, rng, required)
         box = self.draw_box(data.shape[2:], None if centre is None else centre[1:], rng)
         valid = torch.from_numpy(clip.frames >= 0)
-        sample = self.transforms(
+        sample = self.options.transforms(
             image=torch.from_numpy(crop_frames(data, clip.frames, box, 0)).float(),
             segmentation=self.crop_labels(segmentation, clip.frames[clip.decoded], box),
         )

@@ -6,6 +6,7 @@ What differs from nnU-Net's own pipelines, and why:
   between frames and time never rotates, scales or mirrors.
 * Blur and low resolution act in plane and are drawn once per clip.
 * What comes in from outside the image is labelled ignore, not background.
+* A place may be hidden in some of the frames, so that a network has to remember it.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import Dow
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+
+from nnunet_temporal.training.occlusion import OccludeFrames
 
 Regions = Sequence[int | Sequence[int]]
 
@@ -61,6 +64,7 @@ def clip_training_transforms(
     ignore_label: int,
     regions: Regions | None = None,
     masked_channels: Sequence[int] = (),
+    occluded_share: float = 0.0,
 ) -> BasicTransform:
     """Compose the training augmentation of one clip.
 
@@ -72,9 +76,11 @@ def clip_training_transforms(
         ignore_label: Fills the segmentation where a transform reaches outside the image.
         regions: Regions of a region-based dataset.
         masked_channels: Image channels that the preprocessing normalised inside a nonzero mask.
+        occluded_share: Share of the clips in which a place is hidden in some of the frames.
     """
     radians = np.deg2rad(rotation_degrees)
-    intensity: BasicTransform = ComposeTransforms(_intensity_transforms())
+    occlusion = RandomTransform(OccludeFrames(ignore_label), apply_probability=occluded_share)
+    intensity: BasicTransform = ComposeTransforms([occlusion, *_intensity_transforms()])
     if masked_channels:
         intensity = KeepMaskedBackground(intensity, masked_channels)
     transforms = [

@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from nnunet_temporal.losses.memberships import memberships_of
 
 UNKNOWN = -1.0
 """Marks pixels whose mask is not given: the network's own prediction counts there."""
@@ -23,9 +24,7 @@ def first_masks(target: Tensor, prompted: Tensor, outputs: int, *, ignore_label:
     """
     first = target[:, :, 0]
     if has_regions:
-        ignored, masks = first[:, -1:].bool(), first[:, :-1].float()
+        known, masks = ~first[:, -1:].bool(), first[:, :-1].float()
     else:
-        ignored = first == ignore_label
-        labels = first.masked_fill(ignored, 0)[:, 0].long()
-        masks = functional.one_hot(labels, outputs).movedim(-1, 1).float()
-    return torch.where(ignored | ~prompted[:, None, None, None], UNKNOWN, masks)
+        masks, known = memberships_of(first, outputs, ignore_label=ignore_label)
+    return torch.where(known & prompted[:, None, None, None], masks, UNKNOWN)

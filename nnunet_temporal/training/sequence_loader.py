@@ -1,8 +1,9 @@
 """What every loader of training batches does: cases, crops, seeds, and nothing unlabelled as background."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,31 @@ _OUTSIDE_NONZERO_MASK = -1
 """nnU-Net's preprocessing marks background outside the image's nonzero region with this label."""
 
 
+@dataclass(frozen=True)
+class LoaderOptions:
+    """What the batches of all loaders have in common.
+
+    Attributes:
+        batch_size: Clips per batch.
+        crop_size: (Y, X) that is cut out, larger than ``final_size`` where a rotation needs margin.
+        final_size: (Y, X) the transforms return.
+        transforms: Applied to each clip's ``image`` (C, T, Y, X) and ``segmentation`` (1, D, Y, X).
+        ignore_label: Label of everything nobody labelled.
+        foreground_share: Share of the batch whose crop is centred on a labelled foreground pixel.
+        seed: Seed of all draws.
+    """
+
+    batch_size: int
+    crop_size: tuple[int, int]
+    final_size: tuple[int, int]
+    transforms: BasicTransform
+    ignore_label: int
+    foreground_share: float
+    seed: int
+
+
 class SequenceLoader(DataLoader, ABC):
-    """Draws clips of labelled sequences, cropped in plane, as a batch of tensors.
+    """Draws clips of sequences, cropped in plane, as a batch of tensors.
 
     A batch holds ``data`` (B, C, T, Y, X) float32, ``target`` (B, 1, D, Y, X) int16 or its deep supervision list,
     ``valid`` (B, T) bool, ``decoded`` (B, D) int64 and ``keys``. Which frames are labelled comes from the manifest,
@@ -34,50 +58,37 @@ class SequenceLoader(DataLoader, ABC):
     Batch n of worker w depends on the seed, w and n only.
     """
 
-    def __init__(
-        self,
-        dataset: nnUNetBaseDataset,
-        sequences: Mapping[str, Sequence],
-        batch_size: int,
-        crop_size: tuple[int, int],
-        final_size: tuple[int, int],
-        transforms: BasicTransform,
-        *,
-        ignore_label: int,
-        foreground_share: float,
-        seed: int,
-    ) -> None:
-        """Prepare to draw from the labelled sequences of a dataset.
+    def __init__(self, dataset: nnUNetBaseDataset, sequences: Mapping[str, Sequence], options: LoaderOptions) -> None:
+        """Prepare to draw from the sequences of a dataset.
 
         Args:
             dataset: Preprocessed cases.
             sequences: Manifest entry of every case.
-            batch_size: Clips per batch.
-            crop_size: (Y, X) that is cut out, larger than ``final_size`` where a rotation needs margin.
-            final_size: (Y, X) the transforms return.
-            transforms: Applied to each clip's ``image`` (C, T, Y, X) and ``segmentation`` (1, D, Y, X).
-            ignore_label: Label of everything nobody labelled.
-            foreground_share: Share of the batch whose crop is centred on a labelled foreground pixel.
-            seed: Seed of all draws.
+            options: Size, geometry and seed of the batches.
 
         Raises:
-            InputError: No case of the dataset has a labelled frame.
+            InputError: No case of the dataset can be drawn.
         """
-        super().__init__(dataset, batch_size, 1, None, True, False, True, None)
-        self.indices = [case for case in dataset.identifiers if sequences[case].labelled_frames]
-        if not self.indices:
+        super().__init__(dataset, options.batch_size, 1, None, True, False, True, None)
+        self.sequences = sequences
+        self.options = options
+        self.indices = self.choose_cases(dataset.identifiers)
+        self._drawn = 0
+
+    def choose_cases(self, cases: Iterable[str]) -> list[str]:
+        """Choose the cases that are drawn: those that have labelled frames.
+
+        Raises:
+            InputError: There is none.
+        """
+        cases = list(cases)
+        chosen = [case for case in cases if self.sequences[case].labelled_frames]
+        if not chosen:
             raise InputError(
-                f"None of the {len(dataset.identifiers)} sequences of this fold has a labelled frame according to "
+                f"None of the {len(cases)} sequences of this fold has a labelled frame according to "
                 "sequences.json. Check labelled_frames there and splits_final.json."
             )
-        self.sequences = sequences
-        self.crop_size = crop_size
-        self.final_size = final_size
-        self.transforms = transforms
-        self.ignore_label = ignore_label
-        self.foreground_share = foreground_share
-        self.seed = seed
-        self._drawn = 0
+        return chosen
 
     def generate_train_batch(self) -> dict[str, Any]:
         """Draw the next batch."""
@@ -85,13 +96,13 @@ class SequenceLoader(DataLoader, ABC):
         # Distinct sequences as long as there are enough: a clip's frames are alike, its batch should not be.
         few = self.batch_size > len(self.indices)
         keys = rng.choice(self.indices, self.batch_size, replace=few).tolist()
-        foreground_from = round(self.batch_size * (1 - self.foreground_share))
+        foreground_from = round(self.batch_size * (1 - self.options.foreground_share))
         with torch.no_grad(), _one_thread():
             clips = [self.draw_clip(key, number >= foreground_from, rng) for number, key in enumerate(keys)]
             return {**_collate(clips), "keys": keys}
 
     def _seed_next_batch(self) -> np.random.Generator:
-        sequence = np.random.SeedSequence([self.seed, self.thread_id, self._drawn])
+        sequence = np.random.SeedSequence([self.options.seed, self.thread_id, self._drawn])
         self._drawn += 1
         # The transforms draw from the global generators of NumPy and torch.
         for_numpy, for_torch = sequence.generate_state(2)
@@ -104,19 +115,23 @@ class SequenceLoader(DataLoader, ABC):
         """Draw one clip of a sequence: the entries of a batch but ``keys``, without the axis B.
 
         Args:
-            case: The sequence, one that has labelled frames.
+            case: The sequence, one of those chosen.
             force_foreground: Whether the crop is centred on a labelled foreground pixel, if there is one.
             rng: Source of randomness.
         """
 
     def labelled_frames(self, case: str, n_frames: int, properties: Mapping[str, Any]) -> np.ndarray:
-        """Return the labelled frames of a preprocessed case, as indices into its frames.
+        """Return the labelled frames of a preprocessed case, as indices into its frames, without those cropped away."""
+        labelled = np.array(self.sequences[case].labelled_frames, dtype=np.int64) - first_kept_frame(properties)
+        return labelled[(labelled >= 0) & (labelled < n_frames)]
+
+    def some_labelled_frames(self, case: str, n_frames: int, properties: Mapping[str, Any]) -> np.ndarray:
+        """Do as ``labelled_frames`` for a case that has them.
 
         Raises:
             InputError: Preprocessing has cropped them all away.
         """
-        labelled = np.array(self.sequences[case].labelled_frames) - first_kept_frame(properties)
-        labelled = labelled[(labelled >= 0) & (labelled < n_frames)]
+        labelled = self.labelled_frames(case, n_frames, properties)
         if len(labelled) == 0:
             raise InputError(
                 f"{case}: its labelled frames {self.sequences[case].labelled_frames} lie outside the {n_frames} frames "
@@ -129,13 +144,14 @@ class SequenceLoader(DataLoader, ABC):
         padding = _OUTSIDE_NONZERO_MASK - 1  # distinct from a labelled background outside the nonzero mask
         labels = crop_frames(segmentation, frames, box, padding).astype(np.int16)
         labels[labels == _OUTSIDE_NONZERO_MASK] = 0
-        labels[labels == padding] = self.ignore_label
+        labels[labels == padding] = self.options.ignore_label
         return torch.from_numpy(labels)
 
     def draw_box(self, shape: tuple[int, int], centre: np.ndarray | None, rng: np.random.Generator) -> Box:
         """Place the crop (Y and X bounds): anywhere the final patch stays inside, or around a pixel."""
         box = []
-        for axis, (size, crop, final) in enumerate(zip(shape, self.crop_size, self.final_size, strict=True)):
+        crop_size, final_size = self.options.crop_size, self.options.final_size
+        for axis, (size, crop, final) in enumerate(zip(shape, crop_size, final_size, strict=True)):
             margin = max(crop - final, crop - size)
             lowest, highest = -(margin // 2), size + margin - margin // 2 - crop
             if centre is None:
@@ -163,13 +179,13 @@ def _one_thread() -> Iterator[None]:
 
 def _collate(clips: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack the tensors of the clips; a target list (deep supervision) scale by scale."""
-    targets = [clip.pop("target") for clip in clips]
-    batch: dict[str, Any] = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
-    if isinstance(targets[0], list):
-        batch["target"] = [torch.stack(scale) for scale in zip(*targets, strict=True)]
-    else:
-        batch["target"] = torch.stack(targets)
-    return batch
+    return {name: _stack([clip[name] for clip in clips]) for name in clips[0]}
+
+
+def _stack(values: list[Any]) -> Tensor | list[Tensor]:
+    if isinstance(values[0], list):
+        return [torch.stack(scale) for scale in zip(*values, strict=True)]
+    return torch.stack(values)
 
 
 def first_kept_frame(properties: Mapping[str, Any]) -> int:

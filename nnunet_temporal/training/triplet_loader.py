@@ -12,6 +12,7 @@ from torch import Tensor
 from nnunet_temporal.sequences import Sequence
 from nnunet_temporal.training.sequence_loader import (
     Box,
+    LoaderOptions,
     SequenceLoader,
     crop_frames,
     first_kept_frame,
@@ -38,44 +39,22 @@ class TripletLoader(SequenceLoader):
         self,
         dataset: nnUNetBaseDataset,
         sequences: Mapping[str, Sequence],
-        batch_size: int,
-        crop_size: tuple[int, int],
-        final_size: tuple[int, int],
-        transforms: BasicTransform,
+        options: LoaderOptions,
         *,
         frame_transforms: BasicTransform | None,
         prompted_share: float,
-        ignore_label: int,
-        foreground_share: float,
-        seed: int,
     ) -> None:
         """Prepare to draw.
 
         Args:
             dataset: See ``SequenceLoader``, as for all arguments not named here.
             sequences: Siblings of a sequence are looked for among those in ``dataset`` only.
-            batch_size: Triplets per batch.
-            crop_size: See ``SequenceLoader``.
-            final_size: See ``SequenceLoader``.
-            transforms: Applied to each triplet as one.
+            options: Its transforms are applied to each triplet as one.
             frame_transforms: Applied to each frame's ``image`` (C, Y, X) and ``segmentation`` (1, Y, X) before that,
                 together with a small shift; None for neither.
             prompted_share: Share of triplets that are prompted.
-            ignore_label: See ``SequenceLoader``.
-            foreground_share: See ``SequenceLoader``.
-            seed: See ``SequenceLoader``.
         """
-        super().__init__(
-            dataset,
-            sequences,
-            batch_size,
-            crop_size,
-            final_size,
-            transforms,
-            ignore_label=ignore_label,
-            foreground_share=foreground_share,
-            seed=seed,
-        )
+        super().__init__(dataset, sequences, options)
         self.triplets = TripletSampler(sequences[case] for case in self.indices)
         self.frame_transforms = frame_transforms
         self.prompted_share = prompted_share
@@ -83,7 +62,7 @@ class TripletLoader(SequenceLoader):
     def draw_clip(self, case: str, force_foreground: bool, rng: np.random.Generator) -> dict[str, Any]:
         """See ``SequenceLoader``."""
         data, _, _, properties = self._data.load_case(case)
-        labelled = self.labelled_frames(case, data.shape[1], properties)
+        labelled = self.some_labelled_frames(case, data.shape[1], properties)
         centre = foreground_pixel(properties["class_locations"], labelled, rng) if force_foreground else None
         frame = int(rng.choice(labelled)) if centre is None else int(centre[0])
         box = self.draw_box(data.shape[2:], None if centre is None else centre[1:], rng)
@@ -91,7 +70,7 @@ class TripletLoader(SequenceLoader):
         corner = np.array([lower for lower, _ in box]) + origin_on_study(properties, data.shape[2:])
         triplet = self.triplets.sample(Place(case, frame + first_kept_frame(properties)), rng)
         images, labels, valid = zip(*(self._draw_frame(place, corner, rng) for place in triplet), strict=True)
-        sample = self.transforms(image=torch.cat(images, 1), segmentation=torch.cat(labels, 1))
+        sample = self.options.transforms(image=torch.cat(images, 1), segmentation=torch.cat(labels, 1))
         is_frame = torch.tensor(valid)
         sample["image"][:, ~is_frame] = 0
         return {
@@ -119,6 +98,6 @@ class TripletLoader(SequenceLoader):
     def _box_at(self, corner: np.ndarray, rng: np.random.Generator) -> Box:
         lower = np.rint(corner).astype(int)
         if self.frame_transforms is not None:
-            largest = (np.array(self.final_size) * _LARGEST_SHIFT).astype(int)
+            largest = (np.array(self.options.final_size) * _LARGEST_SHIFT).astype(int)
             lower = lower + rng.integers(-largest, largest + 1)
-        return [[int(start), int(start) + size] for start, size in zip(lower, self.crop_size, strict=True)]
+        return [[int(start), int(start) + size] for start, size in zip(lower, self.options.crop_size, strict=True)]

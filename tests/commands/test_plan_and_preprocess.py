@@ -1,8 +1,11 @@
 """The command: errors before any work, what is preprocessed, splits, and the next steps it prints."""
 
 import json
+import multiprocessing
+import multiprocessing.dummy
 import os
 import re
+import shutil
 
 import pytest
 from batchgenerators.utilities.file_and_folder_operations import join, load_json
@@ -12,7 +15,7 @@ from phantom_dataset import PLANS, plan_phantom
 
 from nnunet_temporal.cli import main
 from nnunet_temporal.commands import plan_and_preprocess
-from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, study_splits
+from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence, study_splits
 
 LIGHT = ("-pl", "LightTemporalPlanner")
 
@@ -168,3 +171,44 @@ def test_splits_that_differ_from_the_raw_datasets_are_refused_in_words(phantom, 
     (phantom.preprocessed / "splits_final.json").write_text(json.dumps(phantom.splits()[::-1]))
     assert plan_phantom(*LIGHT, "--no_pp")[0] == 2
     assert "splits_final.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def unlabelled(phantom, monkeypatch):
+    """Add two sequences without label files to the planned phantom: of a new study, and a third slice of study_a."""
+    # Threads for nnU-Net's pools: spawned processes would import torch for seconds each.
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: multiprocessing.dummy)
+    added = [Sequence("study_e_z00", "study_e", 8, (), slice=0), Sequence("study_a_z02", "study_a", 8, (), slice=2)]
+    for sequence in added:
+        images = phantom.raw / "imagesTr"
+        shutil.copy(images / "study_a_z00_0000.nii.gz", images / f"{sequence.case}_0000.nii.gz")
+    Manifest({**Manifest.load(phantom.raw), **{s.case: s for s in added}}).write(phantom.raw / MANIFEST_NAME)
+    return phantom
+
+
+def test_images_without_labels_get_all_ignore_ones_and_are_trained_on(unlabelled):
+    before = unlabelled.splits()
+    code, printed = plan_phantom(*LIGHT, "--no_pp")
+    assert code == 0, printed
+    assert "2 all-ignore labels for images without: study_a_z02, study_e_z00" in printed
+    assert printed.count("added 2 unlabelled sequences to training: study_a_z02, study_e_z00") == 2
+    manifest = Manifest.load(unlabelled.preprocessed)
+    assert manifest["study_e_z00"].labelled_frames == manifest["study_a_z02"].labelled_frames == ()
+    assert json.loads((unlabelled.raw / "splits_final.json").read_text()) == unlabelled.splits()
+    for fold, old in zip(unlabelled.splits(), before, strict=True):
+        assert fold["val"] == old["val"]
+        assert set(fold["train"]) - set(old["train"]) == (
+            {"study_e_z00"} if "study_a_z00" in old["val"] else {"study_e_z00", "study_a_z02"}
+        )
+    assert json.loads((unlabelled.raw / "dataset.json").read_text())["numTraining"] == 10
+    again = plan_phantom(*LIGHT, "--no_pp")
+    assert again[0] == 0 and "unlabelled sequences" not in again[1] and "all-ignore" not in again[1]
+
+
+def test_splits_that_cannot_be_written_are_named(unlabelled, monkeypatch, capsys):
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(plan_and_preprocess, "write_json", refuse)
+    assert plan_phantom(*LIGHT, "--no_pp")[0] == 2
+    assert "splits_final.json: unlabelled sequences cannot be added" in capsys.readouterr().err

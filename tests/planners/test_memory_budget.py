@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from nnunet_temporal.planners.memory_budget import LiveBytes, StepMemory
+from nnunet_temporal.planners.memory_budget import LiveBytes, StepMemory, training_memory
+from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "training_memory.py"
 CPU = torch.device("cpu")
@@ -114,6 +115,38 @@ def test_a_context_frame_costs_something_but_less_than_a_segmented_one(benchmark
     # Only segmented frames have something kept by encoder and decoder; the memory keeps something for all frames.
     assert 2 * half_segmented.decoded_frames == all_segmented.decoded_frames
     assert half_segmented.temporal_modules > 1.7 * shorter.temporal_modules
+
+
+def semi_supervised(benchmark, case, unlabelled_clips, window_frames) -> StepMemory:
+    configuration = benchmark.plan(case)
+    configuration["temporal"].update(unlabelled_clips=unlabelled_clips, window_frames=window_frames)
+    build = nnUNetTrainerGDKVM.build_temporal_module
+    return training_memory(
+        configuration,
+        case.channels,
+        case.classes,
+        lambda channels, temporal: build(channels, temporal, case.classes),
+        watch_first=nnUNetTrainerGDKVM.watch_first,
+        autocast=False,
+        semi_supervised=True,
+    )
+
+
+def test_a_semi_supervised_step_holds_a_teacher_and_its_two_passes_one_after_the_other(benchmark, case):
+    supervised = benchmark.predict(case, autocast=False)
+    as_many = semi_supervised(benchmark, case, case.clips, case.decoded_frames)
+    parameters = 4 * parameter_count(benchmark, case)
+    # Weights, momentum, the first pass's gradients, the teacher.
+    assert as_many.weights == pytest.approx(4 * parameters, rel=0.01)
+    assert as_many.decoded_frames == supervised.decoded_frames
+    assert as_many.context_frames == supervised.context_frames
+    assert as_many.temporal_modules == supervised.temporal_modules
+
+
+def test_the_unlabelled_clips_count_when_they_are_more_than_the_labelled_ones(benchmark, case):
+    totals = [semi_supervised(benchmark, case, clips, 4).total for clips in (1, 16, 32, 48)]
+    assert totals[3] - totals[2] == totals[2] - totals[1] > 0
+    assert totals[0] < totals[1]
 
 
 def test_autocast_halves_activations_but_not_weights(benchmark, case):

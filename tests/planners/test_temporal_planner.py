@@ -220,6 +220,30 @@ def test_reasons_tell_of_the_step_that_fits_not_of_the_one_that_was_wanted(phant
     assert temporal["reasons"] == planner.explanations
 
 
+def test_a_semi_supervised_step_decodes_about_as_many_unlabelled_frames_as_labelled_ones(phantom):
+    planner = plan(dataset_per_step=1e9)
+    planned = planner.plans["configurations"]["2dt"]
+    temporal = planned["temporal"]
+    labelled = planned["batch_size"] * temporal["decoded_frames"]
+    unlabelled = temporal["unlabelled_clips"] * temporal["window_frames"]
+    assert temporal["window_frames"] == 4
+    assert labelled - 4 < unlabelled <= labelled
+    reason = f"add {temporal['unlabelled_clips']} clips x 4 consecutive unlabelled frames to {labelled} labelled ones"
+    assert reason in " ".join(planner.explanations)
+
+
+def test_unlabelled_clips_give_way_to_memory_and_labelled_ones_do_not(phantom, monkeypatch):
+    wanted = plan(dataset_per_step=1e9).plans["configurations"]["2dt"]
+    monkeypatch.setattr(
+        TemporalPlanner,
+        "_semi_supervised_bytes",
+        lambda self, plan: plan["temporal"]["unlabelled_clips"] * plan["temporal"]["window_frames"] * 2**30,
+    )
+    planned = plan(dataset_per_step=1e9).plans["configurations"]["2dt"]
+    assert wanted["temporal"]["unlabelled_clips"] == 3 and planned["temporal"]["unlabelled_clips"] == 2
+    assert planned["batch_size"] == wanted["batch_size"]
+
+
 def test_half_written_plans_are_named(phantom):
     (phantom.preprocessed / "nnUNetTemporalLightPlans.json").write_text('{"configurations": {')
     with pytest.raises(InputError, match=r"nnUNetTemporalLightPlans.json: expected JSON, .* Remove it and plan again"):
@@ -256,7 +280,7 @@ def test_a_configuration_that_inherits_from_2dt_is_temporal(phantom):
 
 def test_every_choice_about_time_is_explained_in_one_line(phantom):
     planner = plan()
-    assert len(planner.explanations) == 11
+    assert len(planner.explanations) == 12
     assert not any("\n" in line for line in planner.explanations)
     assert phantom.plans()["configurations"]["2dt"]["temporal"]["reasons"] == planner.explanations
 

@@ -9,21 +9,21 @@ import torch
 from phantom_dataset import make_trainer
 
 from nnunet_temporal.networks.state_space_guidance import SPATIAL_MIXERS, StateSpaceGuidance
-from nnunet_temporal.trainers.mssnet import nnUNetTrainerMSSNet
+from nnunet_temporal.trainers.mssnet import nnUNetTrainerMSSNetSupervised
 from nnunet_temporal.trainers.variants import METHODS
 
 
-class AttentionTrainer(nnUNetTrainerMSSNet):
+class AttentionTrainer(nnUNetTrainerMSSNetSupervised):
     """The trainer with the mixer of the authors' sketch."""
 
     mixer = "attention"
 
 
-TRAINERS = {"mamba": nnUNetTrainerMSSNet, "attention": AttentionTrainer}
+TRAINERS = {"mamba": nnUNetTrainerMSSNetSupervised, "attention": AttentionTrainer}
 
 
 def test_nnunet_finds_it():
-    assert nnUNetTrainerMSSNet in METHODS
+    assert nnUNetTrainerMSSNetSupervised in METHODS
 
 
 @pytest.mark.parametrize("mixer", TRAINERS)

@@ -14,10 +14,10 @@ from phantom_dataset import make_trainer
 from nnunet_temporal.networks.neighbourhood import NeighbourhoodCorrelation
 from nnunet_temporal.networks.temporal_unet import Clip
 from nnunet_temporal.networks.unreliable_pixels import UnreliablePixelAttention
-from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNet
+from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNetSupervised
 from nnunet_temporal.trainers.variants import VARIANTS
 
-SHORT = VARIANTS["nnUNetTrainerNCMNet_10iterations"]
+SHORT = VARIANTS["nnUNetTrainerNCMNetSupervised_10iterations"]
 
 
 def initialised(phantom):
@@ -52,7 +52,7 @@ def test_the_network_has_both_parts_as_planned(phantom):
         for layer in module.layers
     )
     assert isinstance(trainer.network.refinement, UnreliablePixelAttention)
-    assert not nnUNetTrainerNCMNet.watch_first
+    assert not nnUNetTrainerNCMNetSupervised.watch_first
 
 
 def test_training_changes_both_parts_and_stays_finite(phantom):

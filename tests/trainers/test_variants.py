@@ -8,8 +8,9 @@ from phantom_dataset import make_trainer
 
 from nnunet_temporal.trainers import variants
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
-from nnunet_temporal.trainers.variants import METHODS, VARIANTS, make_variant
+from nnunet_temporal.trainers.variants import METHODS, SEMI_SUPERVISED, VARIANTS, make_variant
 
+TRAINERS = (*METHODS, *SEMI_SUPERVISED)
 LENGTHS = {
     "1epoch": 1,
     "5epochs": 5,
@@ -21,7 +22,7 @@ LENGTHS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRAINERS)
 def test_every_method_has_the_promised_variants(method):
     suffixes = {name.removeprefix(f"{method.__name__}_") for name in VARIANTS if name.startswith(f"{method.__name__}_")}
     assert suffixes == {"10iterations", "demo", *LENGTHS}
@@ -40,11 +41,11 @@ def test_a_variant_is_an_attribute_of_its_module_under_its_own_name(name, varian
     assert pickle.loads(pickle.dumps(variant)) is variant
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in {m.__name__ for m in METHODS}])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in {m.__name__ for m in TRAINERS}])
 def test_a_variant_changes_numbers_only(name):
     variant = VARIANTS[name]
     (base,) = variant.__bases__
-    assert base in METHODS
+    assert base in TRAINERS
     own = {key: value for key, value in vars(variant).items() if not key.startswith("_")}
     assert set(own) <= {"epochs", "iterations_per_epoch", "validation_iterations_per_epoch"}
 

@@ -13,6 +13,7 @@ from nnunet_temporal.sequences import Sequence
 from nnunet_temporal.training.clip_loader import ClipLoader
 from nnunet_temporal.training.clip_sampling import ClipSampler
 from nnunet_temporal.training.clip_transforms import clip_training_transforms, clip_validation_transforms
+from nnunet_temporal.training.sequence_loader import LoaderOptions
 
 IGNORE = 3
 SIZE, PATCH = (30, 26), (20, 18)
@@ -55,18 +56,8 @@ class Cases:
 
 
 def loader_of(cases, transforms=VALIDATION, crop=PATCH, sampler=(6, 2, 2), foreground=0.5, seed=0, batch_size=2):
-    return ClipLoader(
-        cases,
-        cases.sequences,
-        ClipSampler(*sampler),
-        batch_size,
-        crop,
-        PATCH,
-        transforms,
-        ignore_label=IGNORE,
-        foreground_share=foreground,
-        seed=seed,
-    )
+    options = LoaderOptions(batch_size, crop, PATCH, transforms, IGNORE, foreground, seed)
+    return ClipLoader(cases, cases.sequences, options, ClipSampler(*sampler))
 
 
 def training_transforms(regions=None):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnunet_temporal.training.clip_sampling import ClipSampler
+from nnunet_temporal.training.clip_sampling import ClipSampler, WindowSampler
 
 DRAWS = 50
 
@@ -111,3 +111,81 @@ def test_the_same_generator_state_gives_the_same_clips():
     for one, other in zip(draw(seed=3), draw(seed=3), strict=True):
         assert np.array_equal(one.frames, other.frames) and np.array_equal(one.decoded, other.decoded)
     assert any(not np.array_equal(a.frames, b.frames) for a, b in zip(draw(seed=3), draw(seed=4), strict=True))
+
+
+def draw_windows(n_frames=30, cyclic=False, window=4, context=3, stride=2, seed=0):
+    """Draw many clips around windows."""
+    rng = np.random.default_rng(seed)
+    return [WindowSampler(window, context, stride).sample(n_frames, cyclic, rng) for _ in range(DRAWS)]
+
+
+# name: arguments of draw_windows()
+WINDOWS = {
+    "usual": {},
+    "cyclic": {"cyclic": True},
+    "shorter than the clip": {"n_frames": 5},
+    "shorter than the clip and cyclic": {"n_frames": 5, "cyclic": True},
+    "as long as the window": {"n_frames": 4},
+    "as long as the window and cyclic": {"n_frames": 4, "cyclic": True},
+    "shorter than the window": {"n_frames": 3},
+    "shorter than the window and cyclic": {"n_frames": 3, "cyclic": True},
+    "one frame": {"n_frames": 1},
+    "no context": {"context": 0},
+    "one frame per window": {"window": 1},
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_window_is_decoded_whole_and_its_frames_follow_each_other(name):
+    arguments = WINDOWS[name]
+    n_frames, length = arguments.get("n_frames", 30), arguments.get("window", 4)
+    for clip in draw_windows(**arguments):
+        assert clip.frames.shape == (length + arguments.get("context", 3),)
+        assert clip.decoded.shape == (length,) and (np.diff(clip.decoded) > 0).all()
+        assert clip.frames.dtype == clip.decoded.dtype == np.int64
+        shown = clip.frames[clip.decoded]
+        n_shown = min(length, n_frames)
+        assert (shown[n_shown:] == -1).all() and (shown[:n_shown] >= 0).all()
+        assert (np.diff(shown[:n_shown]) % n_frames == 1 % n_frames).all()
+        if not arguments.get("cyclic"):
+            assert (np.diff(shown[:n_shown]) == 1).all()
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_clip_around_a_window_runs_forwards_shows_no_frame_twice_and_ends_in_padding(name):
+    n_frames = WINDOWS[name].get("n_frames", 30)
+    for clip in draw_windows(**WINDOWS[name]):
+        frames = real(clip)
+        assert len(frames) == min(len(clip.frames), n_frames) == len(set(frames))
+        assert (clip.frames[len(frames) :] == -1).all()
+        backwards = (np.diff(frames) < 0).sum()
+        assert backwards <= (1 if WINDOWS[name].get("cyclic") else 0)
+        assert not backwards or frames[-1] < frames[0]
+
+
+def first_frames(**arguments):
+    return {int(clip.frames[clip.decoded[0]]) for clip in draw_windows(**arguments)}
+
+
+def test_a_window_starts_anywhere_but_wraps_only_around_a_cycle():
+    assert first_frames(n_frames=8) == set(range(5))
+    assert first_frames(n_frames=8, cyclic=True) == set(range(8))
+
+
+def test_the_place_of_a_window_in_a_cyclic_clip_varies():
+    assert {int(clip.decoded[0]) for clip in draw_windows(cyclic=True)} == {0, 1, 2, 3}
+
+
+def test_context_of_a_window_reaches_as_far_as_that_of_labelled_frames():
+    clips = draw_windows(n_frames=100, window=3, context=3, stride=2)
+    distances = [abs(frame - clip.frames[clip.decoded]).min() for clip in clips for frame in real(clip)]
+    assert max(distances) == 2 * 3
+    assert {len(real(clip)) for clip in clips} == {6}
+
+
+def test_the_same_generator_state_gives_the_same_windows():
+    same = [np.array_equal(a.frames, b.frames) for a, b in zip(draw_windows(seed=3), draw_windows(seed=3), strict=True)]
+    other = [
+        np.array_equal(a.frames, b.frames) for a, b in zip(draw_windows(seed=3), draw_windows(seed=4), strict=True)
+    ]
+    assert all(same) and not all(other)

@@ -13,19 +13,20 @@ from nnunet_temporal.training.clip_transforms import (
     clip_training_transforms,
     clip_validation_transforms,
 )
+from nnunet_temporal.training.occlusion import OccludeFrames
 
 IGNORE = 3
 CROP, PATCH = (28, 26), (20, 18)
 
 
 def pipeline(mirror_axes=(1, 2), rotation=45.0, scales=None, always=False, **options):
-    """The training transforms; ``always`` applies each of them in every draw."""
+    """The training transforms; ``always`` applies each in every draw but occlusion, which is meant to change frames."""
     transforms = clip_training_transforms(PATCH, rotation, mirror_axes, scales, ignore_label=IGNORE, **options)
     for transform in transforms.transforms if always else []:
         if isinstance(transform, SpatialTransform):
             transform.p_rotation = transform.p_scaling = 1
         for part in getattr(transform, "transforms", []):
-            if isinstance(part, RandomTransform):
+            if isinstance(part, RandomTransform) and not isinstance(part.transform, OccludeFrames):
                 part.apply_probability = 1
     return transforms
 

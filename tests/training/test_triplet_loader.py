@@ -7,6 +7,7 @@ import torch
 from nnunet_temporal.sequences import Sequence
 from nnunet_temporal.training.clip_transforms import clip_training_transforms, clip_validation_transforms
 from nnunet_temporal.training.frame_transforms import frame_training_transforms
+from nnunet_temporal.training.sequence_loader import LoaderOptions
 from nnunet_temporal.training.study_grid import origin_on_study
 from nnunet_temporal.training.triplet_loader import TripletLoader
 
@@ -52,10 +53,8 @@ class Stack:
 
 
 def loader_of(cases, transforms=VALIDATION, crop=PATCH, frames=None, prompted=0.5, foreground=0.5, seed=0, batch=2):
-    return TripletLoader(
-        cases, cases.sequences, batch, crop, PATCH, transforms, frame_transforms=frames, prompted_share=prompted,
-        ignore_label=IGNORE, foreground_share=foreground, seed=seed,
-    )  # fmt: skip
+    options = LoaderOptions(batch, crop, PATCH, transforms, IGNORE, foreground, seed)
+    return TripletLoader(cases, cases.sequences, options, frame_transforms=frames, prompted_share=prompted)
 
 
 def training_loader(cases, regions=None, **options):
