@@ -3,25 +3,19 @@
 import contextlib
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.losses.boundary import BoundaryBand, CrossFrameBoundaryLoss
-from nnunet_temporal.losses.contrastive import ContrastiveLoss
-from nnunet_temporal.losses.memberships import memberships_of
-from nnunet_temporal.losses.pseudo_label import PseudoLabelLoss
 from nnunet_temporal.networks.temporal_unet import Clip
 from nnunet_temporal.trainers.temporal_trainer import Augmenter, nnUNetTrainerTemporal
 from nnunet_temporal.training.clip_sampling import WindowSampler
@@ -29,37 +23,19 @@ from nnunet_temporal.training.clip_transforms import clip_training_transforms
 from nnunet_temporal.training.cross_mix import CrossMix
 from nnunet_temporal.training.network_layers import DecoderTap, features_of_decoded
 from nnunet_temporal.training.pseudo_labels import PseudoLabels, label_map
-from nnunet_temporal.training.semi_supervised_logger import AGREEMENT, LOSSES, SemiSupervisedLogger
+from nnunet_temporal.training.semi_supervised_logger import AGREEMENT, SemiSupervisedLogger
 from nnunet_temporal.training.sequence_loader import first_kept_frame
 from nnunet_temporal.training.sidecar import load_sidecar, remove_stale_sidecars, save_sidecar
 from nnunet_temporal.training.teacher import Teacher
 from nnunet_temporal.training.unlabelled_loader import UnlabelledLoader
 from nnunet_temporal.training.unlabelled_schedule import UnlabelledSchedule
+from nnunet_temporal.training.window_losses import LOSSES, Window, WindowLosses
 
-BOUNDARY, PSEUDO_LABEL, CONTRASTIVE = LOSSES
 _KNOWN = ("labels", "weight", "labelled")
 _VERDICTS = ("first", "accepted", "refused", "replaced")
 _GRADIENT_NORM = 12
 """nnU-Net's."""
 _BOUNDARY_FRAMES, _MIXED_CLIPS = 3, 2
-
-
-class Window(NamedTuple):
-    """What is known of the decoded frames of unlabelled clips.
-
-    Attributes:
-        labels: (B, 1, W, Y, X) label map.
-        weight: (B, 1, W, Y, X), 1 for true labels.
-        seam: (B, 1, W, Y, X) bool, pixels that belong to two clips.
-        labelled: (B, W) bool, frames that a person labelled.
-        valid: (B, W) bool, False for padding frames.
-    """
-
-    labels: Tensor
-    weight: Tensor
-    seam: Tensor
-    labelled: Tensor
-    valid: Tensor
 
 
 class SemiSupervised(nnUNetTrainerTemporal):
@@ -123,17 +99,17 @@ class SemiSupervised(nnUNetTrainerTemporal):
         """
         self._check_plan()
         super().initialize()
-        labels = self.label_manager
-        exclusive = not labels.has_regions
         self.tap = DecoderTap(self.network)
-        self.boundary_loss = CrossFrameBoundaryLoss(
-            BoundaryBand.of_image(self.configuration_manager.patch_size[1:]), exclusive=exclusive
-        )
-        self.pseudo_label_loss = PseudoLabelLoss(exclusive=exclusive, batch_dice=self.configuration_manager.batch_dice)
-        self.contrastive_loss = ContrastiveLoss(
-            labels.all_labels, self.tap.channels, ignore_label=labels.ignore_label
+        weights = (self.boundary_weight, self.pseudo_label_weight, self.contrastive_weight)
+        self.window_losses = WindowLosses(
+            dict(zip(LOSSES, weights, strict=True)),
+            self.label_manager,
+            image_size=tuple(self.configuration_manager.patch_size[1:]),
+            feature_channels=self.tap.channels,
+            batch_dice=self.configuration_manager.batch_dice,
+            scale_weights=self.loss.weight_factors if self.enable_deep_supervision else None,
         ).to(self.device)
-        self.cross_mix = CrossMix(self.cross_mix_probability, labels.ignore_label)
+        self.cross_mix = CrossMix(self.cross_mix_probability, self.label_manager.ignore_label)
 
     def _check_plan(self) -> None:
         clips, window = self.temporal.unlabelled_clips, self.temporal.window_frames
@@ -181,7 +157,8 @@ class SemiSupervised(nnUNetTrainerTemporal):
         temporal = self.temporal
         # nnU-Net has divided the labelled clips between the processes of a distributed training.
         share = self.batch_size / self.configuration_manager.batch_size
-        clips = max(_MIXED_CLIPS, round(temporal.unlabelled_clips * share))
+        fewest = _MIXED_CLIPS if self.cross_mix_probability else 1
+        clips = max(fewest, round(temporal.unlabelled_clips * share))
         transforms = clip_training_transforms(
             tuple(self.configuration_manager.patch_size[1:]),
             temporal.rotation_degrees,
@@ -253,15 +230,11 @@ class SemiSupervised(nnUNetTrainerTemporal):
             supervised = self._supervised_loss(batch)
             self._backward(supervised)
             losses = self._unlabelled_losses(next(self.dataloader_unlabelled))
-            self._backward(self.schedule.weight(self.current_epoch) * self._total(losses))
+            self._backward(self.schedule.weight(self.current_epoch) * self.window_losses.total(losses))
             self._take_step()
             result = {"loss": supervised.detach().cpu().numpy()}
         self.teacher.update(self.network)
         return {**result, **{key: loss.detach().cpu().numpy() for key, loss in losses.items()}}
-
-    def _total(self, losses: dict[str, Tensor]) -> Tensor:
-        weights = (self.boundary_weight, self.pseudo_label_weight, self.contrastive_weight)
-        return torch.stack([weight * losses[key] for key, weight in zip(LOSSES, weights, strict=True)]).sum()
 
     def _supervised_loss(self, batch: dict) -> Tensor:
         target = batch["target"]
@@ -279,53 +252,10 @@ class SemiSupervised(nnUNetTrainerTemporal):
         mixed = self.cross_mix(clip.frames, clip.valid, labels, weight, self.generator)
         with self._mixed_precision(), self.tap.open() as kept:
             scales = self.network(clip._replace(frames=mixed.data))
+        window = Window.of_clips(mixed, labelled, clip.valid, clip.decoded)
         scales = scales if isinstance(scales, list) else [scales]
-        window = Window(
-            _take(mixed.labels, clip.decoded),
-            _take(mixed.weight, clip.decoded),
-            _take(mixed.seam, clip.decoded),
-            labelled.gather(1, clip.decoded),
-            clip.valid.gather(1, clip.decoded),
-        )
-        # Every output has to have a gradient, or distributed training takes the missing ones for a fault.
-        nothing = sum(0 * scale.float().sum() for scale in scales)
-        losses = dict.fromkeys(LOSSES, nothing)
-        if self.boundary_weight:
-            losses[BOUNDARY] = nothing + self._boundary(scales[0], window)
-        if self.pseudo_label_weight:
-            losses[PSEUDO_LABEL] = nothing + self._pseudo_label(scales, window)
-        if self.contrastive_weight:
-            losses[CONTRASTIVE] = nothing + self.contrastive_loss(
-                features_of_decoded(kept, clip), window.labels, window.weight.amin((1, 3, 4)), self.generator
-            )
-        return losses
-
-    def _boundary(self, logits: Tensor, window: Window) -> Tensor:
-        probabilities = logits.float().sigmoid() if self.label_manager.has_regions else logits.float().softmax(1)
-        memberships, known = self._memberships(window.labels)
-        is_true = known & (window.weight == 1)
-        memberships = memberships.masked_fill(~is_true, -1)
-        return self.boundary_loss(probabilities, memberships, window.labelled, window.valid, ~window.seam)
-
-    def _pseudo_label(self, scales: list[Tensor], window: Window) -> Tensor:
-        inputs = []
-        for logits in scales:
-            labels, weight = _resize(window.labels, logits), _resize(window.weight, logits)
-            memberships, known = self._memberships(labels)
-            inputs.append((logits, memberships, weight * known))
-        # The loss is a mean by weight: without this factor, doubtful labels alone would count as much as true ones.
-        trust = inputs[0][2].sum() / inputs[0][2].count_nonzero().clamp(min=1)
-        if not self.enable_deep_supervision:
-            return trust * self.pseudo_label_loss(*inputs[0])
-        at_all_scales = DeepSupervisionWrapper(self.pseudo_label_loss, self.loss.weight_factors)
-        return trust * at_all_scales(*zip(*inputs, strict=True))
-
-    def _memberships(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        manager = self.label_manager
-        regions = manager.foreground_regions if manager.has_regions else None
-        return memberships_of(
-            labels, manager.num_segmentation_heads, ignore_label=manager.ignore_label, regions=regions
-        )
+        features = features_of_decoded(kept, clip) if self.contrastive_weight else None
+        return self.window_losses(scales, features, window, self.generator)
 
     def _mixed_precision(self) -> contextlib.AbstractContextManager:
         """Compute as nnU-Net does: in half precision on CUDA devices only."""
@@ -383,7 +313,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
         return {
             "teacher": self.teacher.state_dict() if hasattr(self, "teacher") else None,
             "pseudo_labels": self.pseudo_labels.state_dict(),
-            "contrastive_loss": self.contrastive_loss.state_dict(),
+            "window_losses": self.window_losses.state_dict(),
             "round_values": self.round_values,
         }
 
@@ -391,18 +321,8 @@ class SemiSupervised(nnUNetTrainerTemporal):
         if state["teacher"] is not None:  # a model that was given a sense of time starts without one
             self.teacher.load_state_dict(state["teacher"])
         self.pseudo_labels.load_state_dict(state["pseudo_labels"])
-        self.contrastive_loss.load_state_dict(state["contrastive_loss"])
+        self.window_losses.load_state_dict(state["window_losses"])
         self.round_values = state["round_values"]
-
-
-def _take(frames: Tensor, decoded: Tensor) -> Tensor:
-    """Pick the decoded frames (B, D) of (B, 1, T, Y, X)."""
-    return torch.take_along_dim(frames, decoded[:, None, :, None, None], 2)
-
-
-def _resize(maps: Tensor, logits: Tensor) -> Tensor:
-    """Bring maps (B, 1, W, Y, X) to the size of the logits of a scale, by the nearest pixel."""
-    return functional.interpolate(maps[:, 0].float(), logits.shape[-2:], mode="nearest-exact")[:, None]
 
 
 def _stop(loader: Augmenter | None) -> None:

@@ -9,8 +9,8 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from PIL import Image
 
 from nnunet_temporal.atomic import atomic_path
+from nnunet_temporal.training.window_losses import LOSSES
 
-LOSSES = ("boundary_losses", "pseudo_label_losses", "contrastive_losses")
 AGREEMENT = ("accept_rates", "teacher_agreements")
 _WIDTH, _HEIGHT = 30, 18
 """Inches of a panel of nnU-Net's figure."""

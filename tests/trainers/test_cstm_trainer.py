@@ -64,7 +64,7 @@ def test_training_augments_frames_and_validation_does_not(phantom):
         training, validation = (augmenter.data_loader for augmenter in trainer.get_dataloaders())
     assert training.frame_transforms is not None and training.prompted_share == 0.5
     assert validation.frame_transforms is None and validation.prompted_share == 0
-    assert training.seed != validation.seed
+    assert training.options.seed != validation.options.seed
 
 
 @pytest.mark.parametrize("has_regions", [False, True])

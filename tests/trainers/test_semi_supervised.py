@@ -30,8 +30,9 @@ from nnunet_temporal.trainers.mssnet import nnUNetTrainerMSSNet
 from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNet
 from nnunet_temporal.trainers.semi_supervised import SemiSupervised
 from nnunet_temporal.trainers.temporal_semi import nnUNetTrainerTemporalSemi
-from nnunet_temporal.training.semi_supervised_logger import AGREEMENT, LOSSES
+from nnunet_temporal.training.semi_supervised_logger import AGREEMENT
 from nnunet_temporal.training.unlabelled_schedule import UnlabelledSchedule
+from nnunet_temporal.training.window_losses import LOSSES
 
 PARTS = ("weight", "bias")
 COARSEST = "decoder.seg_layers.0."
@@ -192,7 +193,7 @@ def test_the_boundary_loss_is_told_what_is_true_and_what_is_mixed(phantom, regio
     trainer, given = started(phantom), []
     remember_squares(trainer)
     trainer.cross_mix = replace(trainer.cross_mix, probability=1.0)
-    trainer.boundary_loss = lambda *arguments: given.append(arguments) or arguments[0].sum()
+    trainer.window_losses.boundary.forward = lambda *arguments: given.append(arguments) or arguments[0].sum()
     batch = unlabelled_batch(trainer)
     for weight, labelled in ((0.5, False), (1.0, True)):
         batch.update(weight=torch.full_like(batch["weight"], weight), labelled=batch["labelled"].fill_(labelled))
@@ -339,7 +340,7 @@ def test_a_compiled_network_takes_the_same_step(phantom):
 
 def test_what_weighs_nothing_is_not_computed(phantom):
     ncmnet, mssnet = started(phantom, nnUNetTrainerNCMNet), started(phantom, nnUNetTrainerMSSNet)
-    ncmnet.pseudo_label_loss = ncmnet.contrastive_loss = mssnet.boundary_loss = None
+    ncmnet.window_losses.pseudo_label = ncmnet.window_losses.contrastive = mssnet.window_losses.boundary = None
     for trainer in (ncmnet, mssnet):
         take_steps(trainer, 1)
     assert not remembered(ncmnet) and remembered(mssnet)

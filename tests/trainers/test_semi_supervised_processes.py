@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_temporal.trainers.semi_supervised import SemiSupervised
 from nnunet_temporal.trainers.temporal_semi import nnUNetTrainerTemporalSemi
-from nnunet_temporal.training.semi_supervised_logger import LOSSES
+from nnunet_temporal.training.window_losses import LOSSES
 
 pytestmark = pytest.mark.slow
 

@@ -67,7 +67,7 @@ def resumed(phantom, method=nnUNetTrainerTemporalSemi, epochs=3, checkpoint=LATE
 
 def state_of(trainer):
     teacher = trainer.teacher.state_dict()
-    contrast = trainer.contrastive_loss.state_dict()
+    contrast = trainer.window_losses.state_dict()
     tensors = [*teacher["weights"].values(), *contrast.values()]
     return tensors, (teacher["updates"], remembered(trainer), repr(trainer.round_values))
 

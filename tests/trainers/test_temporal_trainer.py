@@ -121,10 +121,13 @@ def test_the_cases_of_a_fold_are_those_of_the_splits_file(phantom, fold):
     assert {"train": list(train), "val": list(validation)} == phantom.splits()[fold]
 
 
-def test_fold_all_trains_on_every_case(phantom):
+def test_fold_all_trains_on_every_case_and_validates_those_with_labels(phantom):
     with quietly():
         train, validation = make_trainer(SHORT, phantom, fold="all").do_split()
-    assert sorted(train) == sorted(validation) == sorted(Manifest.load(phantom.preprocessed))
+    manifest = Manifest.load(phantom.preprocessed)
+    assert sorted(train) == sorted(manifest)
+    labelled = sorted(case for case, sequence in manifest.items() if sequence.labelled_frames)
+    assert sorted(validation) == labelled and len(labelled) < len(train)
 
 
 def test_missing_splits_are_made_by_study(phantom):
@@ -236,7 +239,7 @@ def test_a_resumed_training_draws_other_batches_than_its_first_epoch(phantom):
 def test_training_and_validation_draw_from_different_streams(phantom):
     trainer = initialised(phantom, fold="all")
     with quietly():
-        seeds = {augmenter.data_loader.seed for augmenter in trainer.get_dataloaders()}
+        seeds = {augmenter.data_loader.options.seed for augmenter in trainer.get_dataloaders()}
     assert len(seeds) == 2
 
 

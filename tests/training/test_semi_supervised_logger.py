@@ -7,7 +7,8 @@ import pytest
 from nnunetv2.training.logging.nnunet_logger import LocalLogger, MetaLogger
 from PIL import Image
 
-from nnunet_temporal.training.semi_supervised_logger import AGREEMENT, LOSSES, SemiSupervisedLogger
+from nnunet_temporal.training.semi_supervised_logger import AGREEMENT, SemiSupervisedLogger
+from nnunet_temporal.training.window_losses import LOSSES
 
 OURS = (*LOSSES, *AGREEMENT)
 STOCK = tuple(LocalLogger().my_fantastic_logging)
