@@ -67,7 +67,9 @@ def build_network(name: str, plans_file: Path) -> nn.Module:
     plans = PlansManager(load_json(str(plans_file)))
     configuration = plans.get_configuration("2d" if name == STOCK_TRAINER else TEMPORAL_CONFIGURATION)
     trainer = recursive_find_trainer_class_by_name(name)
-    return trainer.build_network_architecture(plans, configuration, 1, CLASSES, False).eval()
+    network = trainer.build_network_architecture(plans, configuration, 1, CLASSES, False)
+    # The counter of arithmetic trips over parameters that want a gradient where none is recorded.
+    return network.eval().requires_grad_(False)
 
 
 def frames_of(number: int) -> Tensor:
