@@ -55,7 +55,7 @@ class DecoderTap:
 
 
 def features_of_decoded(kept: list[Tensor], clip: Clip) -> Tensor:
-    """Order what a tap kept of one pass over a clip by its decoded frames: (B, D, C, Y, X).
+    """Order what a tap kept of one pass over a clip in training by its decoded frames: (B, D, C, Y, X).
 
     A network decodes all decoded frames at once, or, if it remembers what it segmented, frame by frame all of them.
 

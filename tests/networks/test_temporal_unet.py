@@ -422,8 +422,10 @@ def test_a_module_with_a_delay_must_say_how_to_stream():
 def test_running_the_decoder_layer_by_layer_equals_its_own_forward(kind, deep_supervision):
     x, stock = movie(3), frame_network(kind, deep_supervision=deep_supervision)
     network = TemporalUNet(frame_network(kind, deep_supervision=deep_supervision), {}, refinement=Nothing())
-    for ours, scale in zip(scales_of(network(x)), scales_of(stock(x.transpose(1, 2).flatten(0, 1))), strict=True):
-        assert torch.equal(ours, scale.unflatten(0, (2, 3)).transpose(1, 2))
+    # On a CPU, frames are predicted one at a time.
+    frames = [scales_of(stock(frame)) for frame in x.transpose(1, 2).flatten(0, 1).split(1)]
+    for ours, scale in zip(scales_of(network(x)), zip(*frames, strict=True), strict=True):
+        assert torch.equal(ours, torch.cat(scale).unflatten(0, (2, 3)).transpose(1, 2))
 
 
 @torch.no_grad()
