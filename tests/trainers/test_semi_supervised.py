@@ -98,7 +98,9 @@ def test_unlabelled_batches_that_weigh_nothing_change_nothing(phantom, factor):
     for each in (trainer, twin):
         each.loss = enlarged(each.loss)
         take_steps(each, 2)
-    assert equal(used(trainer), used(twin))
+    # Not bit by bit: the norm that clips gradients sums the zeros of the coarsest head, too, in an order of its own.
+    for ours, theirs in zip(used(trainer), used(twin), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_a_step_follows_the_sum_of_both_parts(phantom):
