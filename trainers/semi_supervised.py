@@ -19,12 +19,11 @@ from nnunet_temporal.errors import InputError
 from nnunet_temporal.networks.temporal_unet import Clip
 from nnunet_temporal.trainers.temporal_trainer import Augmenter, nnUNetTrainerTemporal
 from nnunet_temporal.training.clip_sampling import WindowSampler
-from nnunet_temporal.training.clip_transforms import clip_training_transforms
 from nnunet_temporal.training.cross_mix import CrossMix
 from nnunet_temporal.training.network_layers import DecoderTap, features_of_decoded
 from nnunet_temporal.training.pseudo_labels import PseudoLabels, label_map
 from nnunet_temporal.training.semi_supervised_logger import AGREEMENT, SemiSupervisedLogger
-from nnunet_temporal.training.sequence_loader import first_kept_frame
+from nnunet_temporal.training.sequence_loader import kept_labelled_frames
 from nnunet_temporal.training.sidecar import load_sidecar, remove_stale_sidecars, save_sidecar
 from nnunet_temporal.training.teacher import Teacher
 from nnunet_temporal.training.unlabelled_loader import UnlabelledLoader
@@ -153,25 +152,16 @@ class SemiSupervised(nnUNetTrainerTemporal):
     def _unlabelled_loader(self) -> UnlabelledLoader:
         """Make the loader of unlabelled clips, with the pseudo-labels of this round."""
         dataset, _ = self.get_tr_and_val_datasets()
-        _, _, crop_size, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        _, _, crop_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         temporal = self.temporal
         # nnU-Net has divided the labelled clips between the processes of a distributed training.
         share = self.batch_size / self.configuration_manager.batch_size
         fewest = _MIXED_CLIPS if self.cross_mix_probability else 1
         clips = max(fewest, round(temporal.unlabelled_clips * share))
-        transforms = clip_training_transforms(
-            tuple(self.configuration_manager.patch_size[1:]),
-            temporal.rotation_degrees,
-            mirror_axes,
-            None,
-            ignore_label=self.label_manager.ignore_label,
-            masked_channels=self.masked_channels,
-            occluded_share=self.occluded_share,
-        )
         return UnlabelledLoader(
             dataset,
             self.manifest.sequences,
-            self.loader_options(clips, tuple(crop_size), transforms, stream=2),
+            self.loader_options(clips, tuple(crop_size), self.training_transforms(None, None), stream=2),
             WindowSampler(temporal.window_frames, temporal.context_frames, temporal.frame_stride),
             pseudo_labels=self.pseudo_labels,
             confidence_threshold=self.schedule.confidence_threshold(self.current_epoch),
@@ -185,17 +175,16 @@ class SemiSupervised(nnUNetTrainerTemporal):
         if self.is_ddp:
             share = share[dist.get_rank() :: dist.get_world_size()]
         sequences, manager = self.manifest.sequences, self.label_manager
-        regions = manager.foreground_regions if manager.has_regions else None
         predictor, judged = self._teacher_predictor(), self.pseudo_labels.start_round()
         for case in tqdm(share, desc="Pseudo-labels", unit="sequence", disable=self.local_rank != 0):
             data, _, _, properties = dataset.load_case(case)
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.array(data[:])))
             labels, confidence = label_map(
                 manager.apply_inference_nonlin(logits),
-                regions=regions,
+                regions=self.regions,
                 regions_class_order=manager.regions_class_order,
             )
-            labelled = np.array(sequences[case].labelled_frames, dtype=int) - first_kept_frame(properties)
+            labelled = kept_labelled_frames(sequences[case], len(labels), properties)
             judged.add(case, labels, confidence, labelled.tolist())
         for predictions in self._from_all_processes(judged.predictions):
             judged.merge(predictions)

@@ -29,7 +29,7 @@ from nnunet_temporal.plans import TemporalConfig, check_configuration
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, check_splits, study_splits
 from nnunet_temporal.training.clip_loader import ClipLoader
 from nnunet_temporal.training.clip_sampling import ClipSampler
-from nnunet_temporal.training.clip_transforms import clip_training_transforms, clip_validation_transforms
+from nnunet_temporal.training.clip_transforms import Regions, clip_training_transforms, clip_validation_transforms
 from nnunet_temporal.training.labels import with_ignore_label
 from nnunet_temporal.training.sequence_loader import LoaderOptions, SequenceLoader
 
@@ -211,26 +211,33 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
     def get_dataloaders(self) -> tuple[Augmenter, Augmenter]:
         """Start the clip loaders of training and validation."""
         dataset_tr, dataset_val = self.get_tr_and_val_datasets()
-        _, _, crop_size, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        _, _, crop_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         patch_size = tuple(self.configuration_manager.patch_size[1:])
         scales = self._get_deep_supervision_scales()
-        labels = {
-            "ignore_label": self.label_manager.ignore_label,
-            "regions": self.label_manager.foreground_regions if self.label_manager.has_regions else None,
-        }
-        transforms = clip_training_transforms(
-            patch_size,
-            self.temporal.rotation_degrees,
-            mirror_axes,
-            scales,
-            masked_channels=self.masked_channels,
-            occluded_share=self.occluded_share,
-            **labels,
-        )
+        transforms = self.training_transforms(scales, self.regions)
+        plain = clip_validation_transforms(scales, ignore_label=self.label_manager.ignore_label, regions=self.regions)
         training = self._clip_loader(dataset_tr, tuple(crop_size), transforms, stream=0)
-        validation = self._clip_loader(dataset_val, patch_size, clip_validation_transforms(scales, **labels), stream=1)
+        validation = self._clip_loader(dataset_val, patch_size, plain, stream=1)
         workers = get_allowed_n_proc_DA()
         return self._start(training, workers), self._start(validation, workers // 2)
+
+    def training_transforms(self, scales: list[list[float]] | None, regions: Regions | None) -> BasicTransform:
+        """Compose the augmentation of clips; see ``clip_training_transforms`` for scales and regions of the target."""
+        return clip_training_transforms(
+            tuple(self.configuration_manager.patch_size[1:]),
+            self.temporal.rotation_degrees,
+            self.temporal.mirror_axes,
+            scales,
+            ignore_label=self.label_manager.ignore_label,
+            regions=regions,
+            masked_channels=self.masked_channels,
+            occluded_share=self.occluded_share,
+        )
+
+    @property
+    def regions(self) -> Regions | None:
+        """Labels of each region, None where labels exclude each other."""
+        return self.label_manager.foreground_regions if self.label_manager.has_regions else None
 
     def _clip_loader(
         self, dataset: nnUNetBaseDataset, crop_size: tuple[int, int], transforms: BasicTransform, stream: int

@@ -27,7 +27,7 @@ from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence, case_na
 
 _IMAGE_ENDING = f"_0000{SEQUENCE_ENDING}"
 # Written by nnU-Net's predict commands into the folder of masks.
-_PREDICTION_ARGUMENTS = "predict_from_raw_data_args.json"
+PREDICTION_ARGUMENTS = "predict_from_raw_data_args.json"
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _niftis_or_none(folder: Path) -> list[Path]:
 
 
 def _predicted_folder(mask_folder: Path) -> Path:
-    record = mask_folder / _PREDICTION_ARGUMENTS
+    record = mask_folder / PREDICTION_ARGUMENTS
     how_to_go_on = "name the folder of the sequences with -s"
     try:
         source = json.loads(record.read_text(encoding="utf-8"))["list_of_lists_or_source_folder"]

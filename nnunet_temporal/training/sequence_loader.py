@@ -122,8 +122,7 @@ class SequenceLoader(DataLoader, ABC):
 
     def labelled_frames(self, case: str, n_frames: int, properties: Mapping[str, Any]) -> np.ndarray:
         """Return the labelled frames of a preprocessed case, as indices into its frames, without those cropped away."""
-        labelled = np.array(self.sequences[case].labelled_frames, dtype=np.int64) - first_kept_frame(properties)
-        return labelled[(labelled >= 0) & (labelled < n_frames)]
+        return kept_labelled_frames(self.sequences[case], n_frames, properties)
 
     def some_labelled_frames(self, case: str, n_frames: int, properties: Mapping[str, Any]) -> np.ndarray:
         """Do as ``labelled_frames`` for a case that has them.
@@ -191,6 +190,12 @@ def _stack(values: list[Any]) -> Tensor | list[Tensor]:
 def first_kept_frame(properties: Mapping[str, Any]) -> int:
     """Return how many frames nnU-Net's crop to nonzero removed at the start of the sequence."""
     return int(properties["bbox_used_for_cropping"][0][0])
+
+
+def kept_labelled_frames(sequence: Sequence, n_frames: int, properties: Mapping[str, Any]) -> np.ndarray:
+    """Return the labelled frames of a preprocessed case of ``n_frames`` frames, without those cropped away."""
+    labelled = np.array(sequence.labelled_frames, dtype=np.int64) - first_kept_frame(properties)
+    return labelled[(labelled >= 0) & (labelled < n_frames)]
 
 
 def foreground_pixel(
