@@ -17,7 +17,7 @@ from nnunet_temporal.atomic import write_json
 from nnunet_temporal.datasets.integrity import manifest_of
 from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
-from nnunet_temporal.datasets.unlabelled import extend_splits, label_unlabelled_images
+from nnunet_temporal.datasets.unlabelled import cases_of, extend_splits, label_unlabelled_images
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.planners.temporal_fingerprint import TemporalFingerprintExtractor
 from nnunet_temporal.planners.temporal_planner import PLANNERS
@@ -137,12 +137,8 @@ def _train_on_unlabelled(raw_folder: Path, preprocessed_folder: Path) -> None:
             write_json(extended, path)
         except OSError as error:
             raise InputError(f"{path}: unlabelled sequences cannot be added to its folds: {error}") from error
-        added = sorted({case for fold in extended for case in fold["train"]} - _cases(splits))
+        added = sorted({case for fold in extended for case in fold["train"]} - cases_of(splits))
         print(f"{path}: added {len(added)} unlabelled sequences to training: {listed(added, 5)}")
-
-
-def _cases(splits: Splits) -> set[str]:
-    return {case for fold in splits for side in fold.values() for case in side}
 
 
 def _check_same_splits(raw_folder: Path, preprocessed_folder: Path) -> None:
@@ -182,7 +178,7 @@ def _prepare_splits(preprocessed_folder: Path) -> int:
         write_json(study_splits(manifest), path)
     splits = _read_splits(path)
     check_splits(splits, manifest)
-    used = _cases(splits)
+    used = cases_of(splits)
     if left_out := [case for case, sequence in manifest.items() if sequence.labelled_frames and case not in used]:
         raise InputError(
             f"{path}: no fold uses {listed(left_out, 5)}, which have labelled frames. Remove the file, and folds are "

@@ -18,13 +18,12 @@ from nnunet_temporal.inference.model_folder import CHECKPOINT
 from nnunet_temporal.inference.pipeline import StageClock
 from nnunet_temporal.inference.prediction_jobs import MovieJob, find_jobs
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
+from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
 
 HELP = "Predict sequences or whole movies, fast, of any length, with the flags of nnUNetv2_predict."
 
 _ALL = "all"
-# nnU-Net's name; 'merge' and 'ensemble' read from it which sequences were predicted.
-_RECORD = "predict_from_raw_data_args.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name, content in (("dataset.json", predictor.model.dataset), ("plans.json", predictor.model.plans.plans)):
         write_json(content, output / name)
     if not is_movies:
-        write_json({"list_of_lists_or_source_folder": str(arguments.i.resolve())}, output / _RECORD)
+        write_json({"list_of_lists_or_source_folder": str(arguments.i.resolve())}, output / PREDICTION_ARGUMENTS)
     jobs = jobs[arguments.part_id :: arguments.num_parts]
     if arguments.continue_prediction:
         jobs = [job for job in jobs if not job.is_done(arguments.save_probabilities)]

@@ -58,7 +58,7 @@ def extend_splits(splits: Splits, manifest: Manifest) -> Splits:
         splits: Folds as in nnU-Net's ``splits_final.json``.
         manifest: The training sequences.
     """
-    known = {case for fold in splits for side in fold.values() for case in side}
+    known = cases_of(splits)
     added = [s for s in manifest.values() if not s.labelled_frames and s.case not in known]
     studies = [{manifest[case].study for case in fold["train"] if case in manifest} for fold in splits]
     in_folds = {manifest[case].study for case in known if case in manifest}
@@ -66,6 +66,11 @@ def extend_splits(splits: Splits, manifest: Manifest) -> Splits:
         {**fold, "train": fold["train"] + [s.case for s in added if s.study in trained or s.study not in in_folds]}
         for fold, trained in zip(splits, studies, strict=True)
     ]
+
+
+def cases_of(splits: Splits) -> set[str]:
+    """Return the cases that any fold trains on or validates."""
+    return {case for fold in splits for side in fold.values() for case in side}
 
 
 def _check_nobody_labelled(folder: Path, files: dict[str, Any], missing: dict[str, Any]) -> None:

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.datasets.problems import apply_to_all, listed
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
 
 # Files of nnU-Net. Of the record of a prediction, merging needs to know which sequences were predicted.
-_DATASET, _PLANS, _RECORD = "dataset.json", "plans.json", "predict_from_raw_data_args.json"
+_DATASET, _PLANS = "dataset.json", "plans.json"
 _NAMED_AT_MOST = 5
 
 
@@ -64,7 +65,7 @@ def ensemble_folders(
     labels = plans.get_label_manager(first.dataset)
     _check_agreement(members, labels.num_segmentation_heads)
     output.mkdir(parents=True, exist_ok=True)
-    for name in (_DATASET, _PLANS, _RECORD):
+    for name in (_DATASET, _PLANS, PREDICTION_ARGUMENTS):
         if (first.folder / name).is_file():
             _copy(first.folder / name, output / name)
     reader_writer = plans.image_reader_writer_class()
