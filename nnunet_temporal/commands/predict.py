@@ -14,12 +14,12 @@ from nnunet_temporal.atomic import write_json
 from nnunet_temporal.commands.env import VARIABLE, ext_trainer_value
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.batch import predict_jobs
-from nnunet_temporal.inference.model_folder import CHECKPOINT
 from nnunet_temporal.inference.pipeline import StageClock
 from nnunet_temporal.inference.prediction_jobs import MovieJob, find_jobs
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
+from nnunet_temporal.training.stock_model import CHECKPOINT
 
 HELP = "Predict sequences or whole movies, fast, of any length, with the flags of nnUNetv2_predict."
 

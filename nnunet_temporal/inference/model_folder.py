@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -15,8 +14,7 @@ from torch import nn
 
 from nnunet_temporal.atomic import read_json_object
 from nnunet_temporal.errors import InputError
-
-CHECKPOINT = "checkpoint_final.pth"
+from nnunet_temporal.training.stock_model import CHECKPOINT, plain_weights, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class TrainedModel:
             network = build(
                 plans, configuration, channels, labels.num_segmentation_heads, enable_deep_supervision=False
             )
-            network.load_state_dict(_plain_names(checkpoint["network_weights"]))
+            network.load_state_dict(plain_weights(checkpoint))
             networks.append(network.eval())
         along_time = len(configuration.patch_size) - 2
         mirror_axes = tuple(axis - along_time for axis in first.get("inference_allowed_mirroring_axes") or ())
@@ -102,16 +100,7 @@ def _read_checkpoint(file: Path) -> dict[str, Any]:
     if not file.is_file():
         trained = _trained_folds(file.parent.parent, file.name)
         raise InputError(f"{file}: is missing; folds with a {file.name}: {trained}")
-    try:
-        return torch.load(file, map_location="cpu", weights_only=False)
-    # A broken pickle raises whatever its bytes happen to mean.
-    except Exception as error:
-        raise InputError(f"{file}: cannot be read as a checkpoint of nnU-Net: {error!r}") from error
-
-
-def _plain_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Name weights as they are called without parallelism and compilation."""
-    return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in weights.items()}
+    return read_checkpoint(file)
 
 
 def _find_trainer(name: str) -> Any:  # noqa: ANN401 - a class of nnU-Net's, whose hooks are called by their names

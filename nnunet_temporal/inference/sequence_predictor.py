@@ -14,12 +14,13 @@ from nnunet_temporal.inference.chunk_engine import ChunkEngine, Features, size_m
 from nnunet_temporal.inference.intensities import Intensities
 from nnunet_temporal.inference.label_values import mask_type, to_labels
 from nnunet_temporal.inference.live_stream import LiveStream
-from nnunet_temporal.inference.model_folder import CHECKPOINT, TrainedModel
+from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock, ahead
 from nnunet_temporal.inference.preparation import Preparation, PreparedSequence, check_image
 from nnunet_temporal.inference.stream_networks import deals
 from nnunet_temporal.inference.windows import Windows
 from nnunet_temporal.networks.temporal_unet import FRAMES_PER_CHUNK
+from nnunet_temporal.training.stock_model import CHECKPOINT
 
 _KEPT_MB = 64.0
 """Room for features of frames that networks watch first, so that these are encoded once where sequences are short."""

@@ -93,13 +93,24 @@ class StockModel:
         Raises:
             InputError: The fold has no finished training, or the checkpoint cannot be read.
         """
-        file = self.checkpoint(fold)
-        try:
-            weights = torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
-        # A broken pickle raises whatever its bytes happen to mean.
-        except Exception as error:
-            raise InputError(f"{file}: cannot be read as a checkpoint of nnU-Net: {error!r}") from error
-        return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in weights.items()}
+        return plain_weights(read_checkpoint(self.checkpoint(fold)))
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Read an existing checkpoint onto the CPU; InputError unless it is one of nnU-Net's."""
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=False)
+        checkpoint["network_weights"]
+    # A broken pickle raises whatever its bytes happen to mean.
+    except Exception as error:
+        raise InputError(f"{file}: cannot be read as a checkpoint of nnU-Net: {error!r}") from error
+    return checkpoint
+
+
+def plain_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Return a checkpoint's weights under the names they have without parallelism and compilation."""
+    weights = checkpoint["network_weights"]
+    return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in weights.items()}
 
 
 def channel_names(dataset: dict[str, Any]) -> list[str]:
