@@ -222,7 +222,7 @@ class TemporalUNet(nn.Module):
         """Encode (B, T, C, Y, X) frames into one (B, T, C, Y, X) feature map per stage."""
         if frames.shape[1] == 0:
             return [skip[:, :0] for skip in self._encode(_one_blank(frames))]
-        parts = [self.encoder(part) for part in _passes(frames.flatten(0, 1))]
+        parts = [self.encoder(part) for part in self._passes(frames.flatten(0, 1))]
         return [torch.cat(stage).unflatten(0, frames.shape[:2]) for stage in zip(*parts, strict=True)]
 
     def _remember(
@@ -248,12 +248,17 @@ class TemporalUNet(nn.Module):
         if shape[1] == 0:
             logits = self._decode([_one_blank(skip) for skip in skips])
             return logits[:, :, :0] if isinstance(logits, Tensor) else [scale[:, :, :0] for scale in logits]
-        flat = zip(*(_passes(skip.flatten(0, 1)) for skip in skips), strict=True)
+        flat = zip(*(self._passes(skip.flatten(0, 1)) for skip in skips), strict=True)
         decode = self.decoder if self.refinement is None else self._decode_and_refine
         parts = [decode(list(part)) for part in flat]
         scales = zip(*(part if isinstance(part, list) else [part] for part in parts), strict=True)
         logits = [torch.cat(scale).unflatten(0, shape).transpose(1, 2) for scale in scales]
         return logits if self.decoder.deep_supervision else logits[0]
+
+    def _passes(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Split frames (N, ...) into what passes a 2D network at a time: predicting on a CPU, batches only cost."""
+        predicting_on_cpu = frames.device.type == "cpu" and not self.training
+        return frames.split(1) if predicting_on_cpu else (frames,)
 
     def _decode_and_refine(self, skips: list[Tensor]) -> Tensor | list[Tensor]:
         """Run the decoder layer by layer, as its own ``forward`` does, because that does not return its features."""
@@ -267,12 +272,6 @@ class TemporalUNet(nn.Module):
             return logits
         coarser = zip(list(decoder.seg_layers)[-2::-1], features[1:], strict=True)
         return [logits, *(layer(feature) for layer, feature in coarser)]
-
-
-def _passes(frames: Tensor) -> tuple[Tensor, ...]:
-    """Split frames (N, ...) into what passes a 2D network at a time: on a CPU, batches only cost memory and time."""
-    predicting_on_cpu = frames.device.type == "cpu" and not torch.is_grad_enabled()
-    return frames.split(1) if predicting_on_cpu else (frames,)
 
 
 def _decoded_first(decoded: Tensor, frames: int) -> Tensor:

@@ -421,11 +421,22 @@ def test_a_module_with_a_delay_must_say_how_to_stream():
 @pytest.mark.parametrize("deep_supervision", [False, True])
 def test_running_the_decoder_layer_by_layer_equals_its_own_forward(kind, deep_supervision):
     x, stock = movie(3), frame_network(kind, deep_supervision=deep_supervision)
-    network = TemporalUNet(frame_network(kind, deep_supervision=deep_supervision), {}, refinement=Nothing())
+    network = TemporalUNet(frame_network(kind, deep_supervision=deep_supervision), {}, refinement=Nothing()).eval()
     # On a CPU, frames are predicted one at a time.
     frames = [scales_of(stock(frame)) for frame in x.transpose(1, 2).flatten(0, 1).split(1)]
     for ours, scale in zip(scales_of(network(x)), zip(*frames, strict=True), strict=True):
         assert torch.equal(ours, torch.cat(scale).unflatten(0, (2, 3)).transpose(1, 2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("training", "passes"), [(False, [1, 1, 1]), (True, [3])])
+def test_on_a_cpu_frames_are_predicted_one_at_a_time_and_trained_together(training, passes):
+    # Planning rehearses a training step on fake tensors of a CPU: with a pass per frame it would take hours.
+    network, encoded, decoded = looking_ahead().train(training), [], []
+    network.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
+    network.decoder.register_forward_pre_hook(lambda _, inputs: decoded.append(len(inputs[0][0])))
+    network(clip_of(movie(3, batch=1), [[0, 1, 2]]))
+    assert encoded == decoded == passes
 
 
 @torch.no_grad()
