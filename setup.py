@@ -33,8 +33,19 @@ REQUIREMENTS = [
     "packaging>=22.0",
 ]
 
+# Older torch exports by another way, which is gone by now.
+ONNX_REQUIREMENTS = ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"]
+DASK_REQUIREMENTS = ["dask[distributed]>=2024.2"]
 # ruff is held within one minor release, because the next may format differently.
-TEST_REQUIREMENTS = ["pytest>=8.0", "setuptools>=77", "ruff>=0.17.5,<0.18", "mypy>=2.0", "monai>=1.4"]
+TEST_REQUIREMENTS = [
+    "pytest>=8.0",
+    "setuptools>=77",
+    "ruff>=0.17.5,<0.18",
+    "mypy>=2.0",
+    "monai>=1.4",
+    *DASK_REQUIREMENTS,
+    *ONNX_REQUIREMENTS,
+]
 
 
 def package_names() -> list[str]:
@@ -70,6 +81,6 @@ if __name__ == "__main__":
         package_dir=PACKAGE_DIR,
         package_data={"nnunet_temporal.demo_data": ["*.nii.gz", "*.nii", "*.json", "*.txt", "LICENSE*"]},
         install_requires=REQUIREMENTS,
-        extras_require={"test": TEST_REQUIREMENTS},
+        extras_require={"test": TEST_REQUIREMENTS, "dask": DASK_REQUIREMENTS, "onnx": ONNX_REQUIREMENTS},
         entry_points={"console_scripts": ["nnunet_temporal = nnunet_temporal.cli:main"]},
     )

@@ -19,6 +19,7 @@ VERBS = (
     "plan_and_preprocess",
     "inflate",
     "predict",
+    "export",
     "ensemble",
     "evaluate",
     "demo",

@@ -1,29 +1,27 @@
 """``nnunet_temporal predict``: whole sequences or movies through a trained model, fast and with little memory."""
 
 import argparse
-import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_temporal.atomic import write_json
-from nnunet_temporal.commands.env import VARIABLE, ext_trainer_value
+from nnunet_temporal.commands.trained_model import add_model_arguments, model_folder
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.inference.batch import predict_jobs
+from nnunet_temporal.inference.batch import Outcome, predict_jobs, show_progress
+from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock
-from nnunet_temporal.inference.prediction_jobs import MovieJob, find_jobs
+from nnunet_temporal.inference.prediction_jobs import Job, MovieJob, find_jobs
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
-from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
-from nnunet_temporal.training.stock_model import CHECKPOINT
 
 HELP = "Predict sequences or whole movies, fast, of any length, with the flags of nnUNetv2_predict."
 
-_ALL = "all"
+_WORKERS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,23 +36,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "split, predicted and merged in one go",
     )
     add("-o", type=Path, required=True, metavar="OUTPUT", help="folder for the masks; made when missing")
-    add("-d", required=True, metavar="DATASET", help="id or name of the dataset the model was trained on")
-    add(
-        "-tr", required=True, metavar="TRAINER", help="trainer, such as nnUNetTrainerGDKVM; or nnUNetTrainer with -c 2d"
-    )
-    add("-c", default=TEMPORAL_CONFIGURATION, metavar="CONFIGURATION", help="configuration (default: %(default)s)")
-    add("-p", default="nnUNetTemporalPlans", metavar="PLANS", help="name of the plans (default: %(default)s)")
-    add("-f", nargs="+", type=_fold, metavar="FOLD", help="folds to average (default: all that are trained)")
-    add("-chk", default=CHECKPOINT, metavar="FILE", help="name of the checkpoint (default: %(default)s)")
+    add_model_arguments(parser, folds_help="folds to average (default: all that are trained)")
     add("-device", choices=("cuda", "cpu"), default="cuda", help="where to predict (default: %(default)s)")
     mirroring = parser.add_mutually_exclusive_group()
     mirroring.add_argument("--tta", action="store_true", help="average mirrored copies, where the training mirrored")
     mirroring.add_argument("--disable_tta", action="store_true", help="do not, which is the default here")
+    add("--both_ways", action="store_true", help="also predict from the last frame to the first, and average")
+    add("--compile", action="store_true", help="compile the networks: takes a minute, then frames are faster")
     add("--save_probabilities", action="store_true", help="also write probabilities, for ensembles; sequences only")
     add("--continue_prediction", action="store_true", help="keep masks that are there already")
     add("-num_parts", type=int, default=1, metavar="N", help="number of calls that share the input (default: 1)")
     add("-part_id", type=int, default=0, metavar="I", help="which of them this is, 0 to N - 1 (default: 0)")
-    add("--profile", action="store_true", help="print the seconds spent reading, resampling, ...")
+    add("--engine", choices=("dask",), help="deal the files out to worker processes; needs nnunet_temporal[dask]")
+    workers = parser.add_mutually_exclusive_group()
+    workers.add_argument(
+        "--workers", type=int, metavar="N", help=f"worker processes on this machine (default: {_WORKERS})"
+    )
+    workers.add_argument("--scheduler", metavar="ADDRESS", help="use a Dask cluster that runs, such as tcp://host:8786")
+    add("--retries", type=int, default=2, metavar="N", help="tries after a failed one, with --engine (default: 2)")
+    add("--profile", action="store_true", help="print the seconds spent reading, resampling, ..., over all workers")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,24 +63,18 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code, 1 when any input failed.
     """
-    if not 0 <= arguments.part_id < arguments.num_parts:
-        raise InputError(
-            f"-part_id {arguments.part_id}: expected one of 0..{arguments.num_parts - 1}, as -num_parts says"
-        )
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("-device cuda: found no GPU that torch can use; predict on the processor with -device cpu")
-    predictor = SequencePredictor.from_model_folder(
-        _model_folder(arguments), arguments.f, arguments.device, checkpoint_name=arguments.chk, mirror=arguments.tta
-    )
+    _check(arguments)
+    folder = model_folder(arguments)
+    model = TrainedModel.read(folder, arguments.f, arguments.chk)
     output: Path = arguments.o
-    jobs = find_jobs(arguments.i, output, predictor.model.dataset["file_ending"])
+    jobs = find_jobs(arguments.i, output, model.dataset["file_ending"])
     is_movies = isinstance(jobs[0], MovieJob)
     if is_movies and arguments.save_probabilities:
         raise InputError(
             "--save_probabilities: there are files for those of sequences only; first 'nnunet_temporal split'"
         )
     output.mkdir(parents=True, exist_ok=True)
-    for name, content in (("dataset.json", predictor.model.dataset), ("plans.json", predictor.model.plans.plans)):
+    for name, content in (("dataset.json", model.dataset), ("plans.json", model.plans.plans)):
         write_json(content, output / name)
     if not is_movies:
         write_json({"list_of_lists_or_source_folder": str(arguments.i.resolve())}, output / PREDICTION_ARGUMENTS)
@@ -88,24 +82,58 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.continue_prediction:
         jobs = [job for job in jobs if not job.is_done(arguments.save_probabilities)]
     clock, start = StageClock(), time.perf_counter()
-    problems = predict_jobs(predictor, jobs, with_probabilities=arguments.save_probabilities, clock=clock)
+    problems = show_progress(_outcomes(arguments, folder, model, jobs, clock), len(jobs))
     print(f"{len(jobs) - len(problems)} files predicted in {time.perf_counter() - start:.1f} s, masks in {output}")
     if arguments.profile:
+        print("Seconds by stage, which overlap: files are read and frames resampled while the network runs")
         print(*(f"  {stage:<12} {seconds:8.2f} s" for stage, seconds in clock.seconds.items()), sep="\n")
     if problems:
         print(f"{len(problems)} could not be predicted:", *problems, sep="\n  - ", file=sys.stderr)
     return 1 if problems else 0
 
 
-def _fold(text: str) -> int | str:
-    return text if text == _ALL else int(text)
+def _check(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.part_id < arguments.num_parts:
+        raise InputError(
+            f"-part_id {arguments.part_id}: expected one of 0..{arguments.num_parts - 1}, as -num_parts says"
+        )
+    if arguments.engine is None and (arguments.workers is not None or arguments.scheduler is not None):
+        raise InputError("--workers and --scheduler are for --engine dask; name it too")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise InputError(f"--workers {arguments.workers}: expected one or more")
+    if arguments.retries < 0:
+        raise InputError(f"--retries {arguments.retries}: expected 0 or more")
+    # A cluster that runs elsewhere has GPUs of its own.
+    if arguments.device == "cuda" and arguments.scheduler is None and not torch.cuda.is_available():
+        raise InputError("-device cuda: found no GPU that torch can use; predict on the processor with -device cpu")
 
 
-def _model_folder(arguments: argparse.Namespace) -> Path:
-    if not nnUNet_results.is_set():
-        raise InputError("nnUNet_results is not set; set it to the folder that holds the trained models")
-    os.environ[VARIABLE] = ext_trainer_value()
+def _outcomes(
+    arguments: argparse.Namespace, folder: Path, model: TrainedModel, jobs: Sequence[Job], clock: StageClock
+) -> Iterator[Outcome]:
+    """Predict all jobs, here or by workers."""
+    options = {"mirror": arguments.tta, "both_ways": arguments.both_ways, "compile": arguments.compile}
+    with_probabilities = arguments.save_probabilities
+    if arguments.engine is None:
+        predictor = SequencePredictor(model, arguments.device, **options)
+        yield from predict_jobs(predictor, jobs, with_probabilities=with_probabilities, clock=clock)
+        return
     try:
-        return Path(get_output_folder(arguments.d, arguments.tr, arguments.p, arguments.c))
-    except RuntimeError as error:
-        raise InputError(f"-d {arguments.d}: {error}") from error
+        from nnunet_temporal.inference.cluster import existing_workers, local_workers, predict_on_workers
+    except ModuleNotFoundError as error:
+        if error.name not in ("dask", "distributed"):
+            raise
+        raise InputError(f"--engine dask: {error}; pip install 'nnunet_temporal[dask]'") from error
+    build = partial(
+        SequencePredictor.from_model_folder,
+        folder.absolute(),
+        arguments.f,
+        arguments.device,
+        checkpoint_name=arguments.chk,
+        **options,
+    )
+    retries, workers = arguments.retries, arguments.workers or _WORKERS
+    with existing_workers(arguments.scheduler) if arguments.scheduler else local_workers(workers, retries) as client:
+        yield from predict_on_workers(
+            client, build, jobs, with_probabilities=with_probabilities, retries=retries, clock=clock
+        )

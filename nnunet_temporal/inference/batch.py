@@ -1,6 +1,7 @@
 """Many files predicted in a row: read ahead, written whole, and none stopped by another that is broken."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -12,12 +13,22 @@ from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 _Read = tuple[Reading, dict[int | None, PreparedSequence]]
 
 
+class Outcome(NamedTuple):
+    """What became of a job.
+
+    Attributes:
+        frames: Number of frames that were predicted, over all slices.
+        problem: What was wrong, naming the file; nothing is written then. None if all went well.
+    """
+
+    frames: int
+    problem: str | None = None
+
+
 def predict_jobs(
     predictor: SequencePredictor, jobs: Sequence[Job], *, with_probabilities: bool, clock: StageClock
-) -> list[str]:
-    """Predict all jobs, with a progress bar that shows frames per second.
-
-    While one is predicted, a thread reads the next.
+) -> Iterator[Outcome]:
+    """Predict all jobs, one after the other. While one is predicted, a thread reads the next.
 
     Args:
         predictor: The model.
@@ -25,22 +36,45 @@ def predict_jobs(
         with_probabilities: Whether to keep probabilities.
         clock: Counts the seconds of each stage.
 
+    Yields:
+        The outcome of each job when it is done.
+    """
+    for job, read in ahead(_read_all(predictor, jobs, clock), depth=1):
+        try:
+            if isinstance(read, Exception):
+                raise read
+            outcome = Outcome(_predict(predictor, job, read, with_probabilities, clock))
+        # Whatever is wrong with one file, the others are still to be predicted; all is reported in the end.
+        except Exception as error:
+            outcome = Outcome(0, describe(job, error))
+        yield outcome
+
+
+def show_progress(outcomes: Iterable[Outcome], total: int) -> list[str]:
+    """Follow jobs, by whomever they are predicted, with a progress bar that shows frames per second.
+
+    Args:
+        outcomes: Of all jobs, as they are done.
+        total: How many there will be.
+
     Returns:
-        What was wrong with the jobs that failed, one message each; nothing is written for these.
+        The problems.
     """
     problems, frames = [], 0
-    with tqdm(total=len(jobs), desc="Predicting", unit="file") as bar:
-        for job, read in ahead(_read_all(predictor, jobs, clock), depth=1):
-            try:
-                if isinstance(read, Exception):
-                    raise read
-                frames += _predict(predictor, job, read, with_probabilities, clock)
-            # Whatever is wrong with one file, the others are still to be predicted; all is reported in the end.
-            except Exception as error:
-                problems.append(_problem(job, error))
+    with tqdm(total=total, desc="Predicting", unit="file") as bar:
+        for outcome in outcomes:
+            if outcome.problem is not None:
+                problems.append(outcome.problem)
+            frames += outcome.frames
             bar.set_postfix_str(f"{frames / max(bar.format_dict['elapsed'], 1e-3):.1f} frames/s", refresh=False)
             bar.update()
     return problems
+
+
+def describe(job: Job, error: Exception) -> str:
+    """Say what was wrong with a job, naming the file where the message does not do so itself, as those of ours do."""
+    message, file = str(error) or type(error).__name__, str(job.files[0])
+    return message if message.startswith(file) else f"{file}: {message}"
 
 
 def _read_all(
@@ -68,9 +102,3 @@ def _predict(predictor: SequencePredictor, job: Job, read: _Read, with_probabili
     with clock.stage("write"):
         job.write(predictor.model, reading, predictions)
     return sum(len(prediction.masks) for prediction in predictions.values())
-
-
-def _problem(job: Job, error: Exception) -> str:
-    """Name the file, where the message does not do so itself, as those of ours do."""
-    message, file = str(error) or type(error).__name__, str(job.files[0])
-    return message if message.startswith(file) else f"{file}: {message}"

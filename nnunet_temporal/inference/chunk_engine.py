@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_temporal.inference.compiled import compile_parts
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.stream_networks import StreamNetwork, as_stream
 from nnunet_temporal.inference.windows import Windows
@@ -35,11 +36,23 @@ class ChunkEngine:
             images like any other, as to 2D networks.
     """
 
-    def __init__(self, model: TrainedModel, device: torch.device, mirror: bool) -> None:
-        """Move the networks to the device; ``mirror`` averages over mirrored copies, where the training mirrored."""
+    def __init__(
+        self, model: TrainedModel, device: torch.device, mirror: bool, compiled_frames: int | None = None
+    ) -> None:
+        """Move the networks to the device.
+
+        Args:
+            model: The model.
+            device: Where to compute.
+            mirror: Whether to average over mirrored copies, where the training mirrored.
+            compiled_frames: Largest number of frames for which networks are compiled; None leaves them as they are.
+        """
         self.model = model
         self.device = device
         self._mirror_axes = model.mirror_axes if mirror else ()
+        if compiled_frames is not None:
+            for network in model.networks:
+                compile_parts(network, 1 if device.type == "cpu" else compiled_frames)
         self._networks = tuple(as_stream(network.to(device)) for network in model.networks)
         self.skips_blank = isinstance(model.networks[0], TemporalUNet | MemoryNetwork)
 

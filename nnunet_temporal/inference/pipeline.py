@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
@@ -47,5 +47,10 @@ class StageClock:
         try:
             yield
         finally:
-            with self._lock:
-                self.seconds[name] += time.perf_counter() - start
+            self.add({name: time.perf_counter() - start})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count seconds by stage that were measured elsewhere."""
+        with self._lock:
+            for name, more in seconds.items():
+                self.seconds[name] += more

@@ -1,6 +1,6 @@
 """nnU-Net's preprocessing of sequences, a few frames at a time: crop, normalise, resample in plane."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
@@ -121,6 +121,19 @@ class PreparedSequence:
         blank = ~filled[0] & preparation.keeps_zero
         blank[: frames.start] = blank[frames.stop :] = True
         return cls(image, preparation, frames.start, frames.stop, mask, blank)
+
+    def reversed(self) -> "PreparedSequence":
+        """Return the same frames from the last to the first, prepared in the same way; no pixel is copied."""
+        frames = self.image.shape[1]
+        mask = None if self.mask is None else self.mask[::-1]
+        return replace(
+            self,
+            image=self.image[:, ::-1],
+            first=frames - self.stop,
+            stop=frames - self.first,
+            mask=mask,
+            blank=self.blank[::-1],
+        )
 
     def frames(self, index: np.ndarray) -> np.ndarray:
         """Prepare the frames ``index``: (C, T, Y, X) float32."""

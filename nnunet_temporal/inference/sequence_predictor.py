@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_temporal.inference.both_ways import average_both_ways
 from nnunet_temporal.inference.chunk_engine import ChunkEngine, Features, size_mb
 from nnunet_temporal.inference.intensities import Intensities
 from nnunet_temporal.inference.label_values import mask_type, to_labels
@@ -49,6 +51,7 @@ class SequencePredictor:
 
     Attributes:
         model: The model.
+        both_ways: Whether sequences are also segmented from the last frame to the first.
         frames_per_chunk: Frames that pass the networks together, over all windows and mirrored copies.
     """
 
@@ -58,12 +61,15 @@ class SequencePredictor:
         device: torch.device | str = "cpu",
         *,
         mirror: bool = False,
+        both_ways: bool = False,
+        compile: bool = False,
         frames_per_chunk: int = FRAMES_PER_CHUNK,
     ) -> None:
         """Move the networks to the device; see ``from_model_folder``."""
         self.model = model
+        self.both_ways = both_ways
         self.frames_per_chunk = frames_per_chunk
-        self._engine = ChunkEngine(model, torch.device(device), mirror)
+        self._engine = ChunkEngine(model, torch.device(device), mirror, frames_per_chunk if compile else None)
 
     @classmethod
     def from_model_folder(
@@ -74,6 +80,8 @@ class SequencePredictor:
         *,
         checkpoint_name: str = CHECKPOINT,
         mirror: bool = False,
+        both_ways: bool = False,
+        compile: bool = False,
     ) -> "SequencePredictor":
         """Read a model from nnU-Net's results folder, of a temporal trainer or a 2D one.
 
@@ -83,11 +91,14 @@ class SequencePredictor:
             device: Where to predict. On a GPU networks run in half precision, as nnU-Net's do.
             checkpoint_name: File in the folders of the folds.
             mirror: Whether to average over mirrored copies, as ``nnUNetv2_predict`` does by default.
+            both_ways: Whether sequences are also segmented from the last frame to the first, and logits averaged.
+            compile: Whether to compile the 2D networks, for a minute or so at the first frames.
 
         Raises:
-            InputError: See ``TrainedModel.read``.
+            InputError: See ``TrainedModel.read``; or the networks have no parts to compile.
         """
-        return cls(TrainedModel.read(Path(folder), folds, checkpoint_name), device, mirror=mirror)
+        model = TrainedModel.read(Path(folder), folds, checkpoint_name)
+        return cls(model, device, mirror=mirror, both_ways=both_ways, compile=compile)
 
     def predict(
         self, image: np.ndarray, pixel_mm: tuple[float, float], *, with_probabilities: bool = False
@@ -125,7 +136,8 @@ class SequencePredictor:
         rows, columns = sequence.preparation.rows, sequence.preparation.columns
         masks = np.zeros(shape, mask_type(labels))
         probabilities = self._background(shape) if with_probabilities else None
-        for index, logits in self._logits(sequence, clock):
+        segment = partial(self._logits, clock=clock)
+        for index, logits in average_both_ways(segment, sequence, clock) if self.both_ways else segment(sequence):
             with clock.stage("post-process"):
                 native = sequence.preparation.to_native(logits)
                 masks[index, rows, columns] = to_labels(native, labels).cpu().numpy()
@@ -151,9 +163,11 @@ class SequencePredictor:
             intensities: Without a warm-up clip: normalisation per channel, such as ``[Intensities(mean, sd)]``.
 
         Raises:
-            ValueError: Neither a clip nor size and intensities are given.
+            ValueError: Neither a clip nor size and intensities are given, or the predictor looks both ways.
             InputError: See ``predict``.
         """
+        if self.both_ways:
+            raise ValueError("a live video has no last frame to begin with; stream by a predictor without both_ways")
         if warm_up is not None:
             clip = self.prepare(warm_up, pixel_mm)
             return LiveStream(self._engine, clip.preparation, clip.image.shape[2:], clip)

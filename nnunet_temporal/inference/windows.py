@@ -7,7 +7,8 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import Tensor
 
-_OVERLAP = 0.5  # nnU-Net's default
+OVERLAP = 0.5
+"""Share of a window that neighbours overlap at least; nnU-Net's default."""
 
 
 class Windows:
@@ -26,7 +27,7 @@ class Windows:
         """
         self.size, self.patch = size, patch
         padded = [max(side, window) for side, window in zip(size, patch, strict=True)]
-        rows, columns = compute_steps_for_sliding_window(padded, patch, _OVERLAP)
+        rows, columns = compute_steps_for_sliding_window(padded, patch, OVERLAP)
         self.corners = [(y, x) for y in rows for x in columns]
         self.flips = [
             tuple(axis - 2 for axis in axes)

@@ -1,6 +1,7 @@
 """Gated delta memory with key-pixel feature fusion, after GDKVM."""
 
 from collections.abc import Collection
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 from nnunet_temporal.networks.key_pixel_fusion import KeyPixelFusion
 from nnunet_temporal.networks.linear_recurrence import RECURRENCES
 from nnunet_temporal.networks.memory_gates import FrameProjection, MemoryGates, StateProjection
-from nnunet_temporal.networks.memory_ops import accumulation, hold_invalid_frames, moments
+from nnunet_temporal.networks.memory_ops import accumulation, hold_invalid_frames, implicit_transition, moments
 from nnunet_temporal.networks.memory_rules import MODES, UPDATES
+from nnunet_temporal.networks.product_inverse import inverse_by_products
 from nnunet_temporal.networks.temporal_module import TemporalModule, zero_initialise
 
 GATE_SOURCES = ("frame", "state")
@@ -100,6 +102,11 @@ class GatedDeltaMemory(TemporalModule):
             recalled = (states @ keys).reshape(batch * frames, -1, height, width)
         recalled = self.projection(self.norm(recalled.to(flat.dtype)))
         return features + recalled.view_as(features), states[:, -1]
+
+    def invert_by_products(self) -> None:
+        """Do without a solver from now on, where the update has one; see ``inverse_by_products``."""
+        if self.transition is implicit_transition:
+            self.transition = partial(implicit_transition, inverse=inverse_by_products)
 
     def _values(self, features: Tensor) -> Tensor:
         if self.coarse is not None:

@@ -10,6 +10,8 @@ Source: the memory of GDKVM (Wang et al., ICCV 2025, sections 3.2 and 3.3) and i
 explicit transition are ours, because the published sum over pixels diverges at higher resolutions.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -57,8 +59,18 @@ def moments(keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]
     return keys @ scaled, values @ scaled
 
 
+def inverse_by_solver(matrix: Tensor) -> Tensor:
+    """Invert positive definite matrices (..., D, D)."""
+    # The variant without error check: a batch that is not finite must reach the gradient scaler, which skips it.
+    return torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix)[0])
+
+
 def implicit_transition(
-    key_moment: Tensor, value_moment: Tensor, decay: Tensor, write: Tensor
+    key_moment: Tensor,
+    value_moment: Tensor,
+    decay: Tensor,
+    write: Tensor,
+    inverse: Callable[[Tensor], Tensor] = inverse_by_solver,
 ) -> tuple[Tensor, Tensor]:
     """Gated delta rule for a whole frame at once, solved implicitly.
 
@@ -73,6 +85,7 @@ def implicit_transition(
         value_moment: C, (..., D_v, D_k).
         decay: a in [0, 1], (..., G).
         write: b in [0, 1], (..., G); values above ``LARGEST_WRITE_GATE`` count as that.
+        inverse: Inverts I + c A, whose eigenvalues are 1 or more.
 
     Returns:
         Transition M (..., D_k, D_k) and write W (..., D_v, D_k).
@@ -84,9 +97,8 @@ def implicit_transition(
     # Rounding of the moment could push the transition's norm above a; this outweighs it up to 128 x 128 equal keys.
     trace = erased.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
     regular = identity + erased + 16 * torch.finfo(erased.dtype).eps * trace * identity
-    # The variant without error check: a batch that is not finite must reach the gradient scaler, which skips it.
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(regular)[0])
-    return decay[..., None] * inverse, (value_moment * weight[..., None, :]) @ inverse
+    inverted = inverse(regular)
+    return decay[..., None] * inverted, (value_moment * weight[..., None, :]) @ inverted
 
 
 def explicit_transition(

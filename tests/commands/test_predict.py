@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 
 import nibabel
@@ -114,10 +115,29 @@ def test_folds_and_checkpoints_can_be_named(work, nnunet_folders):
     assert pooled_dice(*(pixels(work / name / "a_z00.nii.gz") for name in ("first", "best"))) < 0.99
 
 
-def test_the_time_of_each_stage_is_printed_on_request(work):
-    _, printed = predict(work / "movies", work / "masks", "--profile")
-    for stage in ("read", "resample", "network", "post-process", "write"):
-        assert f"  {stage}" in printed
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_the_time_of_each_stage_is_printed_on_request_and_none_is_counted_twice(both_ways, work):
+    _, printed = predict(work / "movies", work / "masks", "--profile", *["--both_ways"] * both_ways)
+    seconds = {stage: float(number) for stage, number in re.findall(r"^  ([a-z-]+) +([0-9.]+) s$", printed, re.M)}
+    assert list(seconds) == ["read", "resample", "network", "post-process", "write"]
+    total = float(re.search(r"files predicted in ([0-9.]+) s", printed)[1])
+    # These follow each other; the others go on beside them.
+    assert 0 < seconds["network"] + seconds["post-process"] + seconds["write"] <= total + 0.1
+
+
+def test_both_ways_gives_other_masks(work):
+    for name, words in (("one", ()), ("both", ("--both_ways",))):
+        assert predict(work / "sequences", work / name, *words)[0] == 0
+    assert any((pixels(path) != pixels(work / "both" / path.name)).any() for path in mask_paths(work / "one"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_networks_give_the_same_masks(work):
+    for name, words in (("eager", ()), ("compiled", ("--compile",))):
+        assert predict(work / "sequences", work / name, *words)[0] == 0
+    for path in mask_paths(work / "eager"):
+        np.testing.assert_array_equal(pixels(path), pixels(work / "compiled" / path.name))
 
 
 def test_a_stock_2d_model_of_two_channels_predicts_sequences(work, nnunet_folders):
