@@ -1,6 +1,7 @@
 """Every trainer nnU-Net can find by name: the methods, and shorter or longer versions of each."""
 
 from nnunet_temporal.trainers.cstm import nnUNetTrainerCSTM
+from nnunet_temporal.trainers.distilled import nnUNetTrainerGDKVMDistilled, nnUNetTrainerPlaceMemoryDistilled
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM, nnUNetTrainerGDKVMPaper
 from nnunet_temporal.trainers.mssnet import nnUNetTrainerMSSNet, nnUNetTrainerMSSNetSupervised
 from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNet, nnUNetTrainerNCMNetSupervised
@@ -25,6 +26,9 @@ SEMI_SUPERVISED: tuple[type[nnUNetTrainerTemporal], ...] = (
     nnUNetTrainerTemporalSemi,
 )
 
+DISTILLED: tuple[type[nnUNetTrainerTemporal], ...] = (nnUNetTrainerPlaceMemoryDistilled, nnUNetTrainerGDKVMDistilled)
+"""They need the finished folds of another trainer."""
+
 _EPOCHS = (1, 5, 10, 20, 50, 100, 250)
 
 
@@ -45,6 +49,6 @@ def _variants_of(base: type[nnUNetTrainerTemporal]) -> list[type[nnUNetTrainerTe
 
 
 VARIANTS: dict[str, type[nnUNetTrainerTemporal]] = {
-    variant.__name__: variant for method in (*METHODS, *SEMI_SUPERVISED) for variant in _variants_of(method)
+    variant.__name__: variant for method in (*METHODS, *SEMI_SUPERVISED, *DISTILLED) for variant in _variants_of(method)
 }
 globals().update(VARIANTS)

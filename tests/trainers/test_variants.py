@@ -8,9 +8,9 @@ from phantom_dataset import make_trainer
 
 from nnunet_temporal.trainers import variants
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
-from nnunet_temporal.trainers.variants import METHODS, SEMI_SUPERVISED, VARIANTS, make_variant
+from nnunet_temporal.trainers.variants import DISTILLED, METHODS, SEMI_SUPERVISED, VARIANTS, make_variant
 
-TRAINERS = (*METHODS, *SEMI_SUPERVISED)
+TRAINERS = (*METHODS, *SEMI_SUPERVISED, *DISTILLED)
 LENGTHS = {
     "1epoch": 1,
     "5epochs": 5,
