@@ -6,8 +6,8 @@ with as many labelled frames per step. Every frame of the held-out studies is sc
 study is the mean Dice of ventricle and wall over its affected frames, and the methods are compared study by study. Some
 more trainings keep the comparison honest:
 
-* the 2D trainer with the same further steps, and with twice as many from the start: were it not trained out, more
-  training could give what memory seems to give;
+* the 2D trainer with the same further steps, with twice as many from the start, and with as many again after these,
+  which should bring it nothing more: else more training could give what memory seems to give;
 * the first temporal trainer without its memory, which differs from the 2D trainer by augmentation and sampling alone:
   what a method gains over it is the memory's doing;
 * what a sense of time costs: the first temporal trainer with a tenth of the 2D trainer's steps, from its weights and
@@ -84,6 +84,7 @@ def arms_of(trainers: list[str], iterations: int, further: int) -> list[Arm]:
     return [
         stock,
         Arm(STOCK_TRAINER, 2 * iterations),
+        Arm(STOCK_TRAINER, 2 * iterations, start=2 * iterations),
         Arm(STOCK_TRAINER, further, start=iterations),
         Arm(first, further, start=iterations, memory=False),
         *(Arm(trainer, further, start=iterations) for trainer in trainers),
@@ -207,8 +208,8 @@ def main() -> None:
             if not path.is_file():
                 run(arm, plans_file, raw, arguments.output, seed, torch.device(arguments.device))
             results[arm].append(rows_of(json.loads(path.read_text())["dice"], held_out(raw)))
-    _, _, further, control, *_ = arms
-    print_table(results, {"2D": further, "without memory": control})
+    _, doubled, _, further, control, *_ = arms
+    print_table(results, {"2D": further, "2D trained out": doubled, "without memory": control})
 
 
 if __name__ == "__main__":
