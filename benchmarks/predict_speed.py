@@ -123,19 +123,19 @@ def movie(frames: int, side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(1, 255, (frames, side, side), dtype=np.uint8)
 
 
-def peak_mb(folder: Path, device: str, lengths: list[int]) -> list[float]:
-    """Measure the peak memory of predictions, in MB beyond the process with its input before, and the masks."""
-    model = TrainedModel.read(folder, [0])
-    predictor, pixel_mm = SequencePredictor(model, device), tuple(model.configuration.spacing)
-    predictor.predict(movie(40, SIZE), pixel_mm)  # whatever is only made once
-    peaks = []
-    for frames in lengths:
-        image = movie(frames, SIZE)
-        before = _status_mb("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
-        masks = predictor.predict(image, pixel_mm).masks
-        peaks.append(_status_mb("VmHWM") - before - masks.nbytes / 1e6)
-    return peaks
+def peak_mb(folder: Path, device: str, frames: int) -> float:
+    """Measure the peak memory of a first prediction in a new process, in MB beyond model, input and masks."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_mb, (folder, device, frames))
+
+
+def _peak_mb(folder: Path, device: str, frames: int) -> float:
+    model, image = TrainedModel.read(folder, [0]), movie(frames, SIZE)
+    predictor = SequencePredictor(model, device)
+    before = _status_mb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    masks = predictor.predict(image, tuple(model.configuration.spacing)).masks
+    return _status_mb("VmHWM") - before - masks.nbytes / 1e6
 
 
 def step_ms(folder: Path, device: str, side: int) -> float:
@@ -174,7 +174,8 @@ def report(results: dict) -> None:
     for configuration, share in results["same_pixels"].items():
         print(f"  {configuration}: {share:.5%} of the pixels have the same label as by stock prediction")
     print(
-        "  peak memory beyond input and masks:", *(f"{n} frames {mb:.0f} MB;" for n, mb in results["peak_mb"].items())
+        "  peak memory beyond model, input and masks:",
+        *(f"{n} frames {mb:.0f} MB;" for n, mb in results["peak_mb"].items()),
     )
     print("  live step:", *(f"{side} x {side} {ms:.1f} ms;" for side, ms in results["step_ms"].items()))
 
@@ -201,9 +202,7 @@ def main() -> None:
     results["seconds"] = time_commands(folder, commands(folder, plans, arguments.device), arguments.rounds)
     results["same_pixels"] = {configuration: agreement(folder, configuration) for configuration in TRAINERS}
     model = model_folder(plans, "2dt")
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        peaks = pool.apply(peak_mb, (model, arguments.device, arguments.memory_frames))
-    results["peak_mb"] = dict(zip(arguments.memory_frames, peaks, strict=True))
+    results["peak_mb"] = {frames: peak_mb(model, arguments.device, frames) for frames in arguments.memory_frames}
     results["step_ms"] = {side: step_ms(model, arguments.device, side) for side in LATENCY_SIDES}
     write_json(results, folder / "predict_speed.json")
     report(results)
