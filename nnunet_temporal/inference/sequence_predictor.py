@@ -24,7 +24,7 @@ from nnunet_temporal.inference.windows import Windows
 from nnunet_temporal.networks.temporal_unet import FRAMES_PER_CHUNK
 from nnunet_temporal.training.stock_model import CHECKPOINT
 
-_KEPT_MB = 16.0
+_KEPT_MB = 64.0
 """Room for features of frames that networks watch first, so that these are encoded once where sequences are short."""
 
 
