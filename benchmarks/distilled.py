@@ -27,18 +27,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from dropout import NAME, PLANS, ROWS, Scores, held_out, make_dataset, rows_of, score_frames
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from dropout import NAME, PLANS, ROWS, difference, held_out, make_dataset, rows_of, score_frames, truth_of
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from tqdm import tqdm
-from training_runs import EPOCHS, predict_case, predictor_of
+from training_runs import EPOCHS, predict_case, predictor_of, set_length
 
 from nnunet_temporal.atomic import write_json
-from nnunet_temporal.datasets.phantom.dataset import TRUTH_FOLDER
-from nnunet_temporal.metrics.bootstrap import compare_paired
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
 
 STUDENT, ENSEMBLE = "distilled", "ensemble"
@@ -88,8 +85,8 @@ class Benchmark:
         dataset_json = load_json(str(self.plans_file.parent / "dataset.json"))
         device = torch.device(self.arguments.device)
         trainer = recursive_find_trainer_class_by_name(name)(plans, TEMPORAL_CONFIGURATION, fold, dataset_json, device)
-        trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS, max(1, steps // EPOCHS)
-        trainer.num_val_iterations_per_epoch, trainer.save_every = 1, EPOCHS
+        set_length(trainer, steps)
+        trainer.save_every = EPOCHS
         return trainer
 
     def train(self, trainer: nnUNetTrainer, name: str) -> dict:
@@ -119,8 +116,7 @@ class Benchmark:
             start = time.perf_counter()
             mask = predict_case(predictor, case, self.raw / "imagesTs")
             seconds += time.perf_counter() - start
-            truth = SimpleITKIO().read_seg(str(self.raw / TRUTH_FOLDER / f"{case}.nii.gz"))[0][0]
-            scores[case] = score_frames(mask, truth)
+            scores[case] = score_frames(mask, truth_of(case, self.raw))
         return {"dice": scores, "predict_seconds": seconds, "networks": len(predictor.list_of_parameters)}
 
     def result(self, name: str, run: Callable[[], dict]) -> dict:
@@ -146,7 +142,7 @@ def print_table(results: dict[str, list[dict]], studies: dict[str, dict]) -> Non
         print(f"\n{row}: mean Dice in points of {len(scores[ENSEMBLE][0][row])} held-out studies")
         print(f"  {'':24}{'Dice':>8}   {f'minus {ENSEMBLE}':26}{f'{STUDENT} minus it':26}")
         for name, runs in scores.items():
-            differences = (_difference(runs, scores[ENSEMBLE], row), _difference(scores[STUDENT], runs, row))
+            differences = (difference(runs, scores[ENSEMBLE], row), difference(scores[STUDENT], runs, row))
             mean = 100 * np.mean([list(run[row].values()) for run in runs])
             print(f"  {name:24}{mean:8.2f}   {differences[0]:26}{differences[1]:26}")
     print(f"\n  {'':24}{'networks':>10}{'prediction':>12}{'training':>12}")
@@ -154,16 +150,6 @@ def print_table(results: dict[str, list[dict]], studies: dict[str, dict]) -> Non
         train = f"{np.mean([run['train_seconds'] for run in runs]):10.0f} s" if "train_seconds" in runs[0] else ""
         predict = np.mean([run["predict_seconds"] for run in runs])
         print(f"  {name:24}{runs[0]['networks']:10}{predict:10.1f} s{train:>12}")
-
-
-def _difference(runs: list[Scores], baseline: list[Scores], row: str) -> str:
-    """Compare study by study, each study by the mean of the runs."""
-    studies = list(baseline[0][row])
-    ours, theirs = (
-        100 * np.mean([[scores[row][study] for study in studies] for scores in arm], axis=0) for arm in (runs, baseline)
-    )
-    compared = compare_paired(ours, theirs, studies).difference
-    return f"{compared.mean:+6.2f} [{compared.lower:+.2f}, {compared.upper:+.2f}]"
 
 
 def main() -> None:

@@ -128,7 +128,7 @@ def run(arm: Arm, plans_file: Path, raw: Path, folder: Path, seed: int, device: 
     masks = {
         case: predict_case(predictor, case, raw / "imagesTs") for case in tqdm(cases, desc=arm.name, unit="sequence")
     }
-    scores = {case: score_frames(mask, _truth_of(case, raw)) for case, mask in masks.items()}
+    scores = {case: score_frames(mask, truth_of(case, raw)) for case, mask in masks.items()}
     result = {**asdict(arm), "seed": seed, "train_seconds": seconds, "dice": scores}
     write_json(result, arm.file(folder, seed, "json"))
 
@@ -160,7 +160,8 @@ def held_out(raw: Path) -> dict[str, dict]:
     return {name: study for name, study in facts.items() if study["group"] == "test"}
 
 
-def _truth_of(case: str, raw: Path) -> np.ndarray:
+def truth_of(case: str, raw: Path) -> np.ndarray:
+    """Read the truth of a sequence, (T, Y, X)."""
     return SimpleITKIO().read_seg(str(raw / TRUTH_FOLDER / f"{case}.nii.gz"))[0][0]
 
 
@@ -172,11 +173,12 @@ def print_table(results: dict[Arm, list[Scores]], baselines: dict[str, Arm]) -> 
         print(f"  {'':48} {'':14} " + "".join(f"{f'minus {baseline}':26}" for baseline in baselines))
         for arm, runs in results.items():
             per_seed = [100 * np.mean(list(scores[row].values())) for scores in runs]
-            differences = "".join(f"{_difference(runs, results[other], row):26}" for other in baselines.values())
+            differences = "".join(f"{difference(runs, results[other], row):26}" for other in baselines.values())
             print(f"  {arm.name:48} {np.mean(per_seed):6.2f} +- {np.std(per_seed):4.2f} {differences}")
 
 
-def _difference(runs: list[Scores], baseline: list[Scores], row: str) -> str:
+def difference(runs: list[Scores], baseline: list[Scores], row: str) -> str:
+    """Compare study by study, each study by the mean of the runs: Dice in points with its 95 % interval."""
     studies = list(baseline[0][row])
     ours, theirs = (
         100 * np.mean([[scores[row][study] for study in studies] for scores in arm], axis=0) for arm in (runs, baseline)
@@ -209,7 +211,7 @@ def main() -> None:
                 run(arm, plans_file, raw, arguments.output, seed, torch.device(arguments.device))
             results[arm].append(rows_of(json.loads(path.read_text())["dice"], held_out(raw)))
     _, doubled, _, further, control, *_ = arms
-    print_table(results, {"2D": further, "2D trained out": doubled, "without memory": control})
+    print_table(results, {"2D": further, "2D, doubled": doubled, "without memory": control})
 
 
 if __name__ == "__main__":

@@ -39,10 +39,15 @@ def build_trainer(
     torch.manual_seed(seed)
     np.random.seed(seed)
     trainer = trainer_class(plans, configuration, "all", load_json(str(plans_file.parent / "dataset.json")), device)
-    trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS, max(1, steps // EPOCHS)
-    trainer.num_val_iterations_per_epoch = 1
+    set_length(trainer, steps)
     trainer.disable_checkpointing = True
     return trainer
+
+
+def set_length(trainer: nnUNetTrainer, steps: int) -> None:
+    """Have a trainer run ``steps`` steps in ``EPOCHS`` epochs."""
+    trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS, max(1, steps // EPOCHS)
+    trainer.num_val_iterations_per_epoch = 1
 
 
 def predictor_of(trainer: nnUNetTrainer) -> nnUNetPredictor:

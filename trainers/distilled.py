@@ -1,6 +1,5 @@
 """The folds of a cross-validation in one network, which costs as much as one of them to predict with."""
 
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.losses.distillation import SoftTarget, TaughtLoss
+from nnunet_temporal.networks.mixed_precision import mixed_precision
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
 from nnunet_temporal.trainers.place_memory import nnUNetTrainerPlaceMemory
 from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
@@ -21,7 +21,7 @@ from nnunet_temporal.training.clip_loader import ClipLoader
 from nnunet_temporal.training.clip_transforms import clip_validation_transforms
 from nnunet_temporal.training.network_layers import without_wrappers
 from nnunet_temporal.training.sequence_loader import SequenceLoader
-from nnunet_temporal.training.stock_model import StockModel
+from nnunet_temporal.training.stock_model import StockModel, cross_validation_folds
 
 _MARK = "Distilled"
 _FEWEST = 2
@@ -93,7 +93,7 @@ class Distilled(nnUNetTrainerTemporal):
                 f"{trained} -p {self.plans_manager.plans_name}, then folds 1, 2, ..."
             )
         model = StockModel.read(folder)
-        folds = [fold for fold in model.folds() if fold != "all"]
+        folds = cross_validation_folds(folder)
         if len(folds) < _FEWEST:
             raise InputError(
                 f"{folder}: its finished folds teach {type(self).__name__}, {_FEWEST} at least; found {folds}. Finish "
@@ -179,7 +179,7 @@ class Distilled(nnUNetTrainerTemporal):
     def teach(self, batch: dict) -> SoftTarget:
         """Return the mean of what the teachers say of the clips of a batch."""
         clip = self.network_input(batch).to(self.device, non_blocking=True)
-        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+        with mixed_precision(self.device):
             logits = [teacher(clip).float() for teacher in self.teachers]
         return SoftTarget(torch.stack(logits).mean(0), batch["counted"])
 

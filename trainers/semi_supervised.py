@@ -1,6 +1,5 @@
 """Training on frames nobody labelled, for any temporal trainer."""
 
-import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.networks.mixed_precision import mixed_precision
 from nnunet_temporal.networks.temporal_unet import Clip
 from nnunet_temporal.trainers.temporal_trainer import Augmenter, nnUNetTrainerTemporal
 from nnunet_temporal.training.clip_sampling import WindowSampler
@@ -231,7 +231,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
             target = [scale.to(self.device, non_blocking=True) for scale in target]
         else:
             target = target.to(self.device, non_blocking=True)
-        with self._mixed_precision():
+        with mixed_precision(self.device):
             return self.loss(self.network(self.network_input(batch).to(self.device, non_blocking=True)), target)
 
     def _unlabelled_losses(self, batch: dict) -> dict[str, Tensor]:
@@ -239,16 +239,12 @@ class SemiSupervised(nnUNetTrainerTemporal):
         clip = Clip(batch["data"], batch["valid"], batch["decoded"]).to(self.device, non_blocking=True)
         labels, weight, labelled = (batch[key].to(self.device, non_blocking=True) for key in _KNOWN)
         mixed = self.cross_mix(clip.frames, clip.valid, labels, weight, self.generator)
-        with self._mixed_precision(), self.tap.open() as kept:
+        with mixed_precision(self.device), self.tap.open() as kept:
             scales = self.network(clip._replace(frames=mixed.data))
         window = Window.of_clips(mixed, labelled, clip.valid, clip.decoded)
         scales = scales if isinstance(scales, list) else [scales]
         features = features_of_decoded(kept, clip) if self.contrastive_weight else None
         return self.window_losses(scales, features, window, self.generator)
-
-    def _mixed_precision(self) -> contextlib.AbstractContextManager:
-        """Compute as nnU-Net does: in half precision on CUDA devices only."""
-        return torch.autocast("cuda") if self.device.type == "cuda" else contextlib.nullcontext()
 
     def _backward(self, loss: Tensor) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()

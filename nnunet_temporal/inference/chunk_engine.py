@@ -1,6 +1,5 @@
 """All folds of a model on one device: a few prepared frames and their states in, mean logits and new states out."""
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +11,7 @@ from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.stream_networks import StreamNetwork, as_stream
 from nnunet_temporal.inference.windows import Windows
 from nnunet_temporal.networks.memory_network import MemoryNetwork
+from nnunet_temporal.networks.mixed_precision import mixed_precision
 from nnunet_temporal.networks.temporal_unet import TemporalUNet
 
 Features: TypeAlias = list[Any]
@@ -68,14 +68,14 @@ class ChunkEngine:
     @torch.inference_mode()
     def encode(self, frames: np.ndarray, windows: Windows) -> Features:
         """Encode prepared frames (C, T, Y, X), cut into windows, by every network."""
-        with self._half_precision():
+        with mixed_precision(self.device):
             cut = windows.cut(torch.from_numpy(frames).to(self.device))
             return [network.encode(cut) for network in self._networks]
 
     @torch.inference_mode()
     def watch(self, features: Features, states: list | None) -> list:
         """Let all networks watch encoded frames; return their states."""
-        with self._half_precision():
+        with mixed_precision(self.device):
             return [network.watch(part, state) for network, part, state in self._each(features, states)]
 
     @torch.inference_mode()
@@ -93,7 +93,7 @@ class ChunkEngine:
         """
         after = []
         total: Tensor | None = None
-        with self._half_precision():
+        with mixed_precision(self.device):
             for network, part, state in self._each(features, states):
                 logits, state = network.segment(part, state, last=last)
                 total = logits.float() if total is None else total + logits.float()
@@ -103,7 +103,3 @@ class ChunkEngine:
 
     def _each(self, features: Features, states: list | None) -> zip:
         return zip(self._networks, features, states or [None] * len(self._networks), strict=True)
-
-    def _half_precision(self) -> AbstractContextManager:
-        """Compute in half precision on a GPU, and only there, as nnU-Net does."""
-        return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()

@@ -14,7 +14,12 @@ from torch import nn
 
 from nnunet_temporal.atomic import read_json_object
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.training.stock_model import CHECKPOINT, plain_weights, read_checkpoint
+from nnunet_temporal.training.stock_model import (
+    CHECKPOINT,
+    cross_validation_folds,
+    plain_weights,
+    read_checkpoint,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class TrainedModel:
             )
         plans = PlansManager(read_json_object(plans_file, "nnU-Net writes it beside the folds."))
         dataset = read_json_object(dataset_file, "nnU-Net writes it beside the folds.")
-        folds = trained_folds(folder, checkpoint_name) if folds is None else folds
+        folds = cross_validation_folds(folder, checkpoint_name) if folds is None else folds
         checkpoints = [_read_checkpoint(folder / f"fold_{fold}" / checkpoint_name) for fold in folds]
         if not checkpoints:
             raise InputError(f"{folder}: has no fold with a finished training (fold_0/{checkpoint_name}, ...)")
@@ -91,15 +96,9 @@ class TrainedModel:
         return cls(plans, configuration, dataset, labels, tuple(networks), mirror_axes)
 
 
-def trained_folds(folder: Path, checkpoint_name: str) -> list[int | str]:
-    """List the folds of the cross-validation that have a checkpoint."""
-    names = [file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint_name}")]
-    return sorted(int(name) for name in names if name.isdigit())
-
-
 def _read_checkpoint(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        trained = trained_folds(file.parent.parent, file.name)
+        trained = cross_validation_folds(file.parent.parent, file.name)
         raise InputError(f"{file}: is missing; folds with a {file.name}: {trained}")
     return read_checkpoint(file)
 

@@ -10,13 +10,13 @@ from nnunet_temporal.atomic import atomic_path, write_json
 from nnunet_temporal.datasets.image_io import T_SPACING
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.label_values import mask_type
-from nnunet_temporal.inference.model_folder import TrainedModel, trained_folds
+from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.onnx_files import FORMAT, SIDECAR_FILE, STEP_FILE
 from nnunet_temporal.inference.onnx_step import FRAME, LOGITS, OPSET, StepGraph, write_step
 from nnunet_temporal.inference.stream_networks import as_stream
 from nnunet_temporal.inference.windows import OVERLAP
 from nnunet_temporal.networks.temporal_unet import TemporalUNet
-from nnunet_temporal.training.stock_model import CHECKPOINT
+from nnunet_temporal.training.stock_model import CHECKPOINT, cross_validation_folds
 
 _PACKAGES = ("nnunet_temporal", "nnunetv2", "torch", "onnx", "onnxscript")
 
@@ -86,7 +86,7 @@ def describe(model: TrainedModel, graph: StepGraph, source: dict[str, Any]) -> d
 
 
 def _only_fold(folder: Path, checkpoint_name: str) -> int | str | None:
-    folds = trained_folds(folder, checkpoint_name)
+    folds = cross_validation_folds(folder, checkpoint_name)
     if len(folds) > 1:
         raise InputError(
             f"{folder}: has folds {folds}, and one file holds one network; choose one with -f, or distil the folds "

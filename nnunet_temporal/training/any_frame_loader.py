@@ -10,17 +10,17 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from torch import Tensor
 
 from nnunet_temporal.sequences import Sequence
+from nnunet_temporal.training.clip_loader import ClipLoader
 from nnunet_temporal.training.clip_sampling import ClipSampler
 from nnunet_temporal.training.sequence_loader import (
     Box,
     LoaderOptions,
-    SequenceLoader,
     crop_frames,
     foreground_pixel,
 )
 
 
-class AnyFrameLoader(SequenceLoader):
+class AnyFrameLoader(ClipLoader):
     """Draws some clips around labelled frames, as ``ClipLoader`` does, and the others around any frames.
 
     Every frame of a sequence is as likely as another in the latter; the decoded ones that happen to be labelled keep
@@ -41,15 +41,14 @@ class AnyFrameLoader(SequenceLoader):
         """Prepare to draw.
 
         Args:
-            dataset: See ``SequenceLoader``, as for all arguments not named here.
-            sequences: Manifest entry of every case.
+            dataset: See ``ClipLoader``, as for all arguments not named here.
+            sequences: See there.
             options: Its transforms return label maps: regions and scales are made by ``target_transforms``.
-            sampler: Chooses the frames of a clip.
+            sampler: See there.
             target_transforms: Applied to the ``segmentation`` (1, D, Y, X) of an augmented clip.
             any_frame_share: Share of the clips that are drawn around any frames.
         """
-        super().__init__(dataset, sequences, options)
-        self.sampler = sampler
+        super().__init__(dataset, sequences, options, sampler)
         self.target_transforms = target_transforms
         self.any_frame_share = any_frame_share
 

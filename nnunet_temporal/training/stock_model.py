@@ -67,8 +67,8 @@ class StockModel:
 
     def folds(self) -> list[int | str]:
         """Return the folds with a finished training, cross-validation first, then "all"."""
-        names = [file.parent.name.removeprefix("fold_") for file in self.folder.glob(f"fold_*/{CHECKPOINT}")]
-        return [*sorted(int(name) for name in names if name.isdigit()), *(name for name in names if name == "all")]
+        has_all = (self.folder / "fold_all" / CHECKPOINT).is_file()
+        return [*cross_validation_folds(self.folder), *(["all"] if has_all else [])]
 
     def validated_cases(self, fold: int | str) -> set[str]:
         """Return the cases predicted in the validation of a fold; empty when there are none."""
@@ -94,6 +94,12 @@ class StockModel:
             InputError: The fold has no finished training, or the checkpoint cannot be read.
         """
         return plain_weights(read_checkpoint(self.checkpoint(fold)))
+
+
+def cross_validation_folds(folder: Path, checkpoint_name: str = CHECKPOINT) -> list[int]:
+    """List the folds of the cross-validation in a model's folder that have a checkpoint."""
+    names = [file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint_name}")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
