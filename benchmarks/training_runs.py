@@ -11,6 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_temporal.cli import main as nnunet_temporal
+from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -24,9 +25,16 @@ def run_command(words: list[str]) -> None:
 
 
 def build_trainer(
-    name: str, plans_file: Path, steps: int, seed: int, device: torch.device, **temporal: object
+    name: str,
+    plans_file: Path,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    *,
+    fold: int | str = "all",
+    **temporal: object,
 ) -> nnUNetTrainer:
-    """Instantiate a trainer that runs ``steps`` steps in ``EPOCHS`` epochs and writes no checkpoints.
+    """Instantiate a trainer of a fold that runs ``steps`` steps in ``EPOCHS`` epochs and writes no checkpoints.
 
     The stock trainer gets configuration 2d, every other one the temporal configuration, whose temporal entries
     ``temporal`` replaces.
@@ -38,7 +46,7 @@ def build_trainer(
         plans["configurations"][configuration]["temporal"].update(temporal, seed=seed)
     torch.manual_seed(seed)
     np.random.seed(seed)
-    trainer = trainer_class(plans, configuration, "all", load_json(str(plans_file.parent / "dataset.json")), device)
+    trainer = trainer_class(plans, configuration, fold, load_json(str(plans_file.parent / "dataset.json")), device)
     set_length(trainer, steps)
     trainer.disable_checkpointing = True
     return trainer
@@ -48,6 +56,15 @@ def set_length(trainer: nnUNetTrainer, steps: int) -> None:
     """Have a trainer run ``steps`` steps in ``EPOCHS`` epochs."""
     trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS, max(1, steps // EPOCHS)
     trainer.num_val_iterations_per_epoch = 1
+
+
+def trained_model(trainer: nnUNetTrainer) -> TrainedModel:
+    """Return what our own predictors need of a trainer whose network is trained."""
+    trainer.set_deep_supervision_enabled(False)
+    return TrainedModel(
+        trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json, trainer.label_manager,
+        (trainer.network.eval(),), (),
+    )  # fmt: skip
 
 
 def predictor_of(trainer: nnUNetTrainer) -> nnUNetPredictor:

@@ -1,21 +1,30 @@
 """``nnunet_temporal predict``: whole sequences or movies through a trained model, fast and with little memory."""
 
 import argparse
+import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from nnunet_temporal.atomic import write_json
+from nnunet_temporal.commands.propagation import (
+    add_propagation_arguments,
+    check_propagation,
+    study_jobs,
+    study_predictor,
+)
 from nnunet_temporal.commands.trained_model import add_model_arguments, model_folder
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.batch import Outcome, predict_jobs, show_progress
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock
 from nnunet_temporal.inference.prediction_jobs import Job, MovieJob, find_jobs
+from nnunet_temporal.inference.propagation.study_job import FRAMES_ENDING
+from nnunet_temporal.inference.propagation.study_predictor import StudyPredictor
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
 
@@ -54,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     workers.add_argument("--scheduler", metavar="ADDRESS", help="use a Dask cluster that runs, such as tcp://host:8786")
     add("--retries", type=int, default=2, metavar="N", help="tries after a failed one, with --engine (default: 2)")
+    add_propagation_arguments(parser)
     add("--profile", action="store_true", help="print the seconds spent reading, resampling, ..., over all workers")
 
 
@@ -68,11 +78,15 @@ def run(arguments: argparse.Namespace) -> int:
     model = TrainedModel.read(folder, arguments.f, arguments.chk)
     output: Path = arguments.o
     jobs = find_jobs(arguments.i, output, model.dataset["file_ending"])
+    if arguments.seed is not None:
+        jobs = study_jobs(arguments, jobs)
     is_movies = isinstance(jobs[0], MovieJob)
     if is_movies and arguments.save_probabilities:
         raise InputError(
             "--save_probabilities: there are files for those of sequences only; first 'nnunet_temporal split'"
         )
+    clock = StageClock()
+    predict = _way(arguments, folder, model, clock)
     output.mkdir(parents=True, exist_ok=True)
     for name, content in (("dataset.json", model.dataset), ("plans.json", model.plans.plans)):
         write_json(content, output / name)
@@ -81,9 +95,11 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = jobs[arguments.part_id :: arguments.num_parts]
     if arguments.continue_prediction:
         jobs = [job for job in jobs if not job.is_done(arguments.save_probabilities)]
-    clock, start = StageClock(), time.perf_counter()
-    problems = show_progress(_outcomes(arguments, folder, model, jobs, clock), len(jobs))
+    start = time.perf_counter()
+    problems = show_progress(predict(jobs), len(jobs))
     print(f"{len(jobs) - len(problems)} files predicted in {time.perf_counter() - start:.1f} s, masks in {output}")
+    if arguments.seed is not None:
+        print(f"Confidence of every frame in *{FRAMES_ENDING} beside the masks; peak memory {_peak_mb():.0f} MB")
     if arguments.profile:
         print("Seconds by stage, which overlap: files are read and frames resampled while the network runs")
         print(*(f"  {stage:<12} {seconds:8.2f} s" for stage, seconds in clock.seconds.items()), sep="\n")
@@ -93,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    check_propagation(arguments)
     if not 0 <= arguments.part_id < arguments.num_parts:
         raise InputError(
             f"-part_id {arguments.part_id}: expected one of 0..{arguments.num_parts - 1}, as -num_parts says"
@@ -108,32 +125,48 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError("-device cuda: found no GPU that torch can use; predict on the processor with -device cpu")
 
 
-def _outcomes(
-    arguments: argparse.Namespace, folder: Path, model: TrainedModel, jobs: Sequence[Job], clock: StageClock
-) -> Iterator[Outcome]:
-    """Predict all jobs, here or by workers."""
-    options = {"mirror": arguments.tta, "both_ways": arguments.both_ways, "compile": arguments.compile}
-    with_probabilities = arguments.save_probabilities
+def _way(
+    arguments: argparse.Namespace, folder: Path, model: TrainedModel, clock: StageClock
+) -> Callable[[Sequence[Job]], Iterator[Outcome]]:
+    """Return what predicts jobs, here or by workers; what cannot work is refused at once."""
+    common = {"with_probabilities": arguments.save_probabilities, "clock": clock}
     if arguments.engine is None:
-        predictor = SequencePredictor(model, arguments.device, **options)
-        yield from predict_jobs(predictor, jobs, with_probabilities=with_probabilities, clock=clock)
-        return
+        return partial(predict_jobs, _predictor(arguments, model, arguments.device), **common)
     try:
         from nnunet_temporal.inference.cluster import existing_workers, local_workers, predict_on_workers
     except ModuleNotFoundError as error:
         if error.name not in ("dask", "distributed"):
             raise
         raise InputError(f"--engine dask: {error}; pip install 'nnunet_temporal[dask]'") from error
-    build = partial(
-        SequencePredictor.from_model_folder,
-        folder.absolute(),
-        arguments.f,
-        arguments.device,
-        checkpoint_name=arguments.chk,
-        **options,
-    )
+    _predictor(arguments, model, "cpu")  # or every worker would find out by itself
+    build = partial(_read_predictor, arguments, folder.absolute())
     retries, workers = arguments.retries, arguments.workers or _WORKERS
-    with existing_workers(arguments.scheduler) if arguments.scheduler else local_workers(workers, retries) as client:
-        yield from predict_on_workers(
-            client, build, jobs, with_probabilities=with_probabilities, retries=retries, clock=clock
-        )
+
+    def on_workers(jobs: Sequence[Job]) -> Iterator[Outcome]:
+        scheduler = arguments.scheduler
+        with existing_workers(scheduler) if scheduler else local_workers(workers, retries) as client:
+            yield from predict_on_workers(client, build, jobs, retries=retries, **common)
+
+    return on_workers
+
+
+def _read_predictor(arguments: argparse.Namespace, folder: Path) -> SequencePredictor | StudyPredictor:
+    """Read the model in a worker, and return what predicts with it."""
+    return _predictor(arguments, TrainedModel.read(folder, arguments.f, arguments.chk), arguments.device)
+
+
+def _predictor(arguments: argparse.Namespace, model: TrainedModel, device: str) -> SequencePredictor | StudyPredictor:
+    if arguments.seed is not None:
+        return study_predictor(arguments, model, device)
+    options = {"mirror": arguments.tta, "both_ways": arguments.both_ways, "compile": arguments.compile}
+    return SequencePredictor(model, device, **options)
+
+
+def _peak_mb() -> float:
+    """Return the most memory that this process has held, in MB."""
+    if sys.platform == "win32":
+        return math.nan  # its modules do not tell
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere

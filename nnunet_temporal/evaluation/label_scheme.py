@@ -80,6 +80,19 @@ def read_label_scheme(dataset_json: Path, roles: Mapping[str, int] | None = None
         raise InputError(
             f"{dataset_json}: expected nnU-Net's dataset.json, but it cannot be read: {error!r}"
         ) from error
+    return label_scheme_of(labels, dataset_json, roles)
+
+
+def label_scheme_of(
+    labels: Mapping[str, object], dataset_json: Path | str, roles: Mapping[str, int] | None = None
+) -> LabelScheme:
+    """Find the roles among labels that have been read; see :func:`read_label_scheme`.
+
+    Args:
+        labels: Names and values.
+        dataset_json: Where they are from, for messages.
+        roles: Role to label value.
+    """
     if not isinstance(labels, dict) or not all(isinstance(value, int) for value in labels.values()):
         raise InputError(f"{dataset_json}: found labels {labels!r}, expected one whole number per name (no regions)")
     values = {name: value for name, value in labels.items() if value != 0 and name not in (_BACKGROUND, _IGNORE)}
@@ -91,7 +104,7 @@ def read_label_scheme(dataset_json: Path, roles: Mapping[str, int] | None = None
     return LabelScheme(values, labels.get(_IGNORE), {**named, **given})
 
 
-def _named_roles(names: Iterable[str], wanted: Sequence[str], dataset_json: Path) -> dict[str, str]:
+def _named_roles(names: Iterable[str], wanted: Sequence[str], dataset_json: Path | str) -> dict[str, str]:
     """Return role to label name, for the labels whose name is a synonym of a wanted role."""
     roles: dict[str, str] = {}
     for name in names:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from nnunet_temporal.inference.pipeline import StageClock, ahead
-from nnunet_temporal.inference.prediction_jobs import Job, Reading
+from nnunet_temporal.inference.prediction_jobs import Job, Predictor, Reading
 from nnunet_temporal.inference.preparation import PreparedSequence
-from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 
 _Read = tuple[Reading, dict[int | None, PreparedSequence]]
 
@@ -26,7 +25,7 @@ class Outcome(NamedTuple):
 
 
 def predict_jobs(
-    predictor: SequencePredictor, jobs: Sequence[Job], *, with_probabilities: bool, clock: StageClock
+    predictor: Predictor, jobs: Sequence[Job], *, with_probabilities: bool, clock: StageClock
 ) -> Iterator[Outcome]:
     """Predict all jobs, one after the other. While one is predicted, a thread reads the next.
 
@@ -77,9 +76,7 @@ def describe(job: Job, error: Exception) -> str:
     return message if message.startswith(file) else f"{file}: {message}"
 
 
-def _read_all(
-    predictor: SequencePredictor, jobs: Sequence[Job], clock: StageClock
-) -> Iterator[tuple[Job, _Read | Exception]]:
+def _read_all(predictor: Predictor, jobs: Sequence[Job], clock: StageClock) -> Iterator[tuple[Job, _Read | Exception]]:
     for job in jobs:
         try:
             with clock.stage("read"):
@@ -92,13 +89,10 @@ def _read_all(
             yield job, error
 
 
-def _predict(predictor: SequencePredictor, job: Job, read: _Read, with_probabilities: bool, clock: StageClock) -> int:
+def _predict(predictor: Predictor, job: Job, read: _Read, with_probabilities: bool, clock: StageClock) -> int:
     """Predict and write one job; return its number of frames, over all slices."""
     reading, prepared = read
-    predictions = {
-        z: predictor.segment(sequence, with_probabilities=with_probabilities, clock=clock)
-        for z, sequence in prepared.items()
-    }
+    predictions = job.predict(predictor, reading, prepared, with_probabilities=with_probabilities, clock=clock)
     with clock.stage("write"):
         job.write(predictor.model, reading, predictions)
     return sum(len(prediction.masks) for prediction in predictions.values())

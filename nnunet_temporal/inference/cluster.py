@@ -17,8 +17,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, Worker, Work
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.batch import Outcome, describe, predict_jobs
 from nnunet_temporal.inference.pipeline import StageClock
-from nnunet_temporal.inference.prediction_jobs import Job
-from nnunet_temporal.inference.sequence_predictor import SequencePredictor
+from nnunet_temporal.inference.prediction_jobs import Job, Predictor
 
 _CONNECT_S = 30
 
@@ -37,14 +36,14 @@ class _LocalWorker(WorkerPlugin):
 class _Resident(WorkerPlugin):
     """Keeps one predictor in a worker process, made for its first file and shared by its threads."""
 
-    def __init__(self, build: Callable[[], SequencePredictor]) -> None:
+    def __init__(self, build: Callable[[], Predictor]) -> None:
         self._build = build
 
     def setup(self, worker: Worker) -> None:
         self._lock = Lock()
-        self._predictor: SequencePredictor | None = None
+        self._predictor: Predictor | None = None
 
-    def predictor(self) -> SequencePredictor:
+    def predictor(self) -> Predictor:
         with self._lock:
             if self._predictor is None:
                 self._predictor = self._build()
@@ -98,7 +97,7 @@ def existing_workers(address: str) -> Iterator[Client]:
 
 def predict_on_workers(
     client: Client,
-    build: Callable[[], SequencePredictor],
+    build: Callable[[], Predictor],
     jobs: Sequence[Job],
     *,
     with_probabilities: bool,

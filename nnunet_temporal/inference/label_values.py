@@ -14,3 +14,11 @@ def to_labels(logits: Tensor, labels: LabelManager) -> Tensor:
 def mask_type(labels: LabelManager) -> type[np.unsignedinteger]:
     """Return the type of masks, nnU-Net's."""
     return np.uint8 if len(labels.foreground_labels) < 255 else np.uint16
+
+
+def background_probabilities(labels: LabelManager, shape: tuple[int, ...]) -> np.ndarray:
+    """Return probabilities (K, *shape) float32 of nothing but background."""
+    probabilities = np.zeros((labels.num_segmentation_heads, *shape), np.float32)
+    if not labels.has_regions:
+        probabilities[0] = 1
+    return probabilities

@@ -7,9 +7,10 @@ import re
 import tempfile
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,8 +28,19 @@ from nnunet_temporal.datasets.image_io import (
 from nnunet_temporal.datasets.study_source import by_slice
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.model_folder import TrainedModel
+from nnunet_temporal.inference.pipeline import StageClock
+from nnunet_temporal.inference.preparation import PreparedSequence
 from nnunet_temporal.inference.sequence_predictor import Prediction
 from nnunet_temporal.inference.study import merge_study
+
+
+class Predictor(Protocol):
+    """What prepares images for a model; each kind of job knows by which kind of predictor its images are segmented."""
+
+    model: TrainedModel
+
+    def prepare(self, image: np.ndarray, pixel_mm: tuple[float, float]) -> PreparedSequence:
+        """Measure what preprocessing needs to know of an image (C, T, Y, X)."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,21 @@ class Job(ABC):
     @abstractmethod
     def read(self, model: TrainedModel) -> Reading:
         """Read the input; raises whatever a reader does on a broken file."""
+
+    def predict(
+        self,
+        predictor: Any,  # noqa: ANN401 - a SequencePredictor; other jobs have others
+        reading: Reading,
+        slices: Mapping[int | None, PreparedSequence],
+        *,
+        with_probabilities: bool,
+        clock: StageClock,
+    ) -> dict[int | None, Prediction]:
+        """Predict what was read and prepared, slice by slice."""
+        return {
+            z: predictor.segment(sequence, with_probabilities=with_probabilities, clock=clock)
+            for z, sequence in slices.items()
+        }
 
     @abstractmethod
     def write(self, model: TrainedModel, reading: Reading, predictions: dict[int | None, Prediction]) -> None:

@@ -8,6 +8,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
+from nnunet_temporal.datasets.image_io import T_SPACING
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.frame_resampling import resample_frames, resample_logits
 from nnunet_temporal.inference.intensities import Intensities, measure
@@ -66,6 +67,12 @@ class Preparation:
         if any(masked):
             normalised[masked] *= frames.any(0) if mask is None else mask
         return resample_frames(normalised, self.network_size, self.pixel_mm, self.configuration, self.ranges)
+
+    def mask_to_network(self, mask: np.ndarray) -> np.ndarray:
+        """Resample label values (*cropped_size) to (*network_size), as nnU-Net's preprocessing does."""
+        here, there = (T_SPACING, *self.pixel_mm), (T_SPACING, *self.configuration.spacing)
+        resampled = self.configuration.resampling_fn_seg(mask[None, None], (1, *self.network_size), here, there)
+        return np.asarray(resampled)[0, 0].astype(mask.dtype)
 
     def to_native(self, logits: Tensor) -> Tensor:
         """Resample logits (K, T, *network_size) to (K, T, *cropped_size), on their device."""
@@ -134,6 +141,11 @@ class PreparedSequence:
             mask=mask,
             blank=self.blank[::-1],
         )
+
+    def only(self, index: np.ndarray) -> "PreparedSequence":
+        """Return a sequence of the frames ``index``, prepared as they are in this one."""
+        mask = None if self.mask is None else self.mask[index]
+        return replace(self, image=self.image[:, index], first=0, stop=len(index), mask=mask, blank=self.blank[index])
 
     def frames(self, index: np.ndarray) -> np.ndarray:
         """Prepare the frames ``index``: (C, T, Y, X) float32."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from nnunet_temporal.inference.both_ways import average_both_ways
 from nnunet_temporal.inference.chunk_engine import ChunkEngine, Features, size_mb
 from nnunet_temporal.inference.intensities import Intensities
-from nnunet_temporal.inference.label_values import mask_type, to_labels
+from nnunet_temporal.inference.label_values import background_probabilities, mask_type, to_labels
 from nnunet_temporal.inference.live_stream import LiveStream
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock, ahead
@@ -135,7 +135,7 @@ class SequencePredictor:
         labels, shape = self.model.labels, sequence.image.shape[1:]
         rows, columns = sequence.preparation.rows, sequence.preparation.columns
         masks = np.zeros(shape, mask_type(labels))
-        probabilities = self._background(shape) if with_probabilities else None
+        probabilities = background_probabilities(labels, shape) if with_probabilities else None
         segment = partial(self._logits, clock=clock)
         for index, logits in average_both_ways(segment, sequence, clock) if self.both_ways else segment(sequence):
             with clock.stage("post-process"):
@@ -177,13 +177,6 @@ class SequencePredictor:
         unknown = ((np.inf, -np.inf),) * self.model.channels
         preparation = Preparation(self.model.configuration, tuple(intensities), rows, columns, pixel_mm, unknown)
         return LiveStream(self._engine, preparation, frame_size)
-
-    def _background(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return probabilities (K, T, Y, X) of what lies outside the crop."""
-        probabilities = np.zeros((self.model.labels.num_segmentation_heads, *shape), np.float32)
-        if not self.model.labels.has_regions:
-            probabilities[0] = 1
-        return probabilities
 
     def _logits(self, sequence: PreparedSequence, clock: StageClock) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield indices of frames and their logits (K, T, Y, X) on the networks' grid, until all had theirs."""

@@ -1,6 +1,6 @@
 """Patch-level matching with a memory of segmented frames, after CSTM."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,7 @@ class CSTM(MemoryNetwork):
         self.matching = matching
         self.per_object = per_object
         self.scales = (matching.stage, matching.stage - 1)
+        self.read_stages: tuple[int, ...] = self.scales
         self.keys = nn.ModuleList(_key_projection(channels[stage], matching.key_channels) for stage in self.scales)
         mask_channels = 1 if per_object else int(self.decoder.num_classes)  # type: ignore[arg-type]
         down = matching.stage + 1
@@ -136,6 +137,35 @@ class CSTM(MemoryNetwork):
         seen = torch.cat((frames.repeat_interleave(objects, 0), masks.flatten(0, 1).unsqueeze(1)), 1)
         return tuple(value.unflatten(0, (-1, objects)).flatten(1, 2) for value in self.values(seen))
 
+    def match_as(
+        self, *, patch: int | None = None, top_k: int | None = None, stages: tuple[int, ...] | None = None
+    ) -> None:
+        """Match otherwise than in training; None leaves things as they are.
+
+        Args:
+            patch: Side of a patch at the coarse scale, in pixels of its feature map.
+            top_k: Patches of the memory that a patch of the frame reads from.
+            stages: Encoder stages at which the memory is read, of the two that the network has.
+
+        Raises:
+            InputError: A number is not positive, or there is no memory at a stage.
+        """
+        plan = self.matching
+        self.matching = replace(
+            plan,
+            patch=plan.patch if patch is None else patch,
+            top_k=plan.top_k if top_k is None else top_k,
+        )
+        if self.matching.patch < 2 or self.matching.patch % 2 or self.matching.top_k < 1:
+            raise InputError(
+                f"found patches of {self.matching.patch} pixels of which {self.matching.top_k} are read, expected an "
+                "even number of pixels and one patch or more"
+            )
+        if stages is not None:
+            if not stages or set(stages) - set(self.scales):
+                raise InputError(f"found scales {stages}, expected some of {sorted(self.scales)}: there the memory is")
+            self.read_stages = stages
+
     def read(self, keys: Scales, bank: MemoryBank) -> Scales:
         """See ``MemoryNetwork``; the fine scale reads from the patches that the coarse scale has matched."""
         with torch.autocast(keys[0].device.type, enabled=False):
@@ -144,7 +174,11 @@ class CSTM(MemoryNetwork):
             best = best_patches(keys[0], remembered[0], bank.written, patch, self.matching.top_k)
             return tuple(
                 read_patches(key, remembered_key, value, best, side)
-                for key, remembered_key, value, side in zip(keys, remembered, values, (patch, 2 * patch), strict=True)
+                if stage in self.read_stages
+                else torch.zeros_like(value[:, 0])
+                for stage, key, remembered_key, value, side in zip(
+                    self.scales, keys, remembered, values, (patch, 2 * patch), strict=True
+                )
             )
 
     def decode(self, skips: list[Tensor], readouts: Scales | None) -> Tensor | list[Tensor]:

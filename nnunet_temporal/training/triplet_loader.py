@@ -18,7 +18,7 @@ from nnunet_temporal.training.sequence_loader import (
     first_kept_frame,
     foreground_pixel,
 )
-from nnunet_temporal.training.study_grid import origin_on_study
+from nnunet_temporal.training.study_grid import origin_of_case
 from nnunet_temporal.training.triplets import Place, TripletSampler
 
 FRAMES = 3
@@ -67,7 +67,7 @@ class TripletLoader(SequenceLoader):
         frame = int(rng.choice(labelled)) if centre is None else int(centre[0])
         box = self.draw_box(data.shape[2:], None if centre is None else centre[1:], rng)
         # On the study's grid, where the box means the same place for every slice.
-        corner = np.array([lower for lower, _ in box]) + origin_on_study(properties, data.shape[2:])
+        corner = np.array([lower for lower, _ in box]) + origin_of_case(properties, data.shape[2:])
         triplet = self.triplets.sample(Place(case, frame + first_kept_frame(properties)), rng)
         images, labels, valid = zip(*(self._draw_frame(place, corner, rng) for place in triplet), strict=True)
         sample = self.options.transforms(image=torch.cat(images, 1), segmentation=torch.cat(labels, 1))
@@ -87,7 +87,7 @@ class TripletLoader(SequenceLoader):
         frame = place.frame - first_kept_frame(properties)
         exists = 0 <= frame < data.shape[1]
         frames = np.array([frame if exists else -1])
-        box = self._box_at(corner - origin_on_study(properties, data.shape[2:]), rng)
+        box = self._box_at(corner - origin_of_case(properties, data.shape[2:]), rng)
         image = torch.from_numpy(crop_frames(data, frames, box, 0)).float()
         labels = self.crop_labels(segmentation, frames, box)
         if exists and self.frame_transforms is not None:

@@ -395,3 +395,32 @@ def test_a_seeded_clip_moves_to_another_device_as_one():
     moved = SeededClip(triplet(), mask_of()).to(torch.device("meta"), non_blocking=True)
     assert isinstance(moved.clip, Clip)
     assert moved.seeds.is_meta and all(part.is_meta for part in moved.clip)
+
+
+@torch.no_grad()
+def test_it_may_match_otherwise_than_planned():
+    frames, network = movie(3), cstm(top_k=2)
+    planned = network(frames)
+    network.match_as(top_k=1)
+    assert network.matching == MatchingPlan(2, 4, 1, key_channels=5, value_channels=7)
+    assert not torch.allclose(network(frames), planned)
+    network.match_as(patch=2, top_k=2)
+    assert not torch.allclose(network(frames), planned)
+    network.match_as(patch=4)
+    torch.testing.assert_close(network(frames), planned)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_scale_that_is_not_read_brings_nothing(stage):
+    frames, network, muted = movie(3), cstm(), cstm()
+    network.match_as(stages=(stage,))
+    silent = muted.scales.index(3 - stage)
+    muted.projections[silent].weight.zero_()
+    torch.testing.assert_close(network(frames), muted(frames))
+
+
+@pytest.mark.parametrize("options", [{"patch": 3}, {"top_k": -1}, {"stages": (0,)}, {"stages": ()}])
+def test_matching_that_is_impossible_is_refused(options):
+    with pytest.raises(InputError, match="expected"):
+        cstm().match_as(**options)

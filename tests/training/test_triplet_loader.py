@@ -8,7 +8,7 @@ from nnunet_temporal.sequences import Sequence
 from nnunet_temporal.training.clip_transforms import clip_training_transforms, clip_validation_transforms
 from nnunet_temporal.training.frame_transforms import frame_training_transforms
 from nnunet_temporal.training.sequence_loader import LoaderOptions
-from nnunet_temporal.training.study_grid import origin_on_study
+from nnunet_temporal.training.study_grid import origin_of_case
 from nnunet_temporal.training.triplet_loader import TripletLoader
 
 IGNORE = 3
@@ -88,7 +88,7 @@ def test_slices_are_cropped_at_the_same_place_of_the_study():
 
 def test_the_origin_on_the_study_counts_in_preprocessed_pixels():
     properties = {"bbox_used_for_cropping": [[0, 9], [10, 30], [6, 46]]}
-    assert origin_on_study(properties, (40, 20)).tolist() == [20, 3]
+    assert origin_of_case(properties, (40, 20)).tolist() == [20, 3]
 
 
 def test_frames_of_a_triplet_carry_the_masks_of_their_own_slice_and_moment():

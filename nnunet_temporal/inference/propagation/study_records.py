@@ -1,0 +1,84 @@
+"""How sure the mask of every frame of a study is, and where it came from."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nnunet_temporal.atomic import atomic_path
+from nnunet_temporal.inference.propagation.regions import Region
+from nnunet_temporal.metrics.overlap import dice
+
+Origin = Literal["seed", "time", "slices", "blank", "beyond the heart"]
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """What is known of a frame's mask.
+
+    Attributes:
+        slice: Index of the slice.
+        frame: Index of the moment.
+        region: Region of the slice.
+        origin: A given or automatic seed; propagated along ``time`` or from the neighbouring slice (``slices``); a
+            frame that is zero everywhere; a slice beyond the apex that was not segmented.
+        confidence: In 0..1, mean probability of what the foreground pixels were called; without foreground, the least
+            probability of background. Lower by the ratio of a matched patch to the jump, where that is larger than a
+            patch. None where nothing was segmented.
+        agreement: Mean Dice of the passes from both sides, in 0..1; for a seed, of the mask found again once around the
+            heart cycle. None where there is nothing to compare.
+        jump_px: How far the centre of the foreground is from that in the neighbouring slice, in pixels of the networks;
+            None without neighbour or foreground.
+    """
+
+    slice: int
+    frame: int
+    region: Region
+    origin: Origin
+    confidence: float | None = None
+    agreement: float | None = None
+    jump_px: float | None = None
+
+
+def write_records(records: Iterable[FrameRecord], file: Path) -> None:
+    """Write one line of CSV per frame, atomically; what is not known is empty."""
+    with atomic_path(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as content:
+        writer = csv.DictWriter(content, [field.name for field in fields(FrameRecord)])
+        writer.writeheader()
+        for record in records:
+            values = asdict(record)
+            writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in values.items()})
+
+
+def confidence_of(probabilities: Tensor, *, overlapping: bool) -> list[float]:
+    """Return how sure the masks of frames are; see ``FrameRecord``.
+
+    Args:
+        probabilities: (K, N, Y, X) of classes, or of regions that may overlap.
+        overlapping: Whether they are regions.
+    """
+    if overlapping:
+        found, certainty = (probabilities > 0.5).any(0), torch.maximum(probabilities, 1 - probabilities).amin(0)
+    else:
+        certainty, classes = probabilities.max(0)
+        found = classes > 0
+    means = (certainty * found).sum((1, 2)) / found.sum((1, 2)).clamp(min=1)
+    return torch.where(found.any(-1).any(-1), means, certainty.amin((1, 2))).tolist()
+
+
+def mean_dice(masks: np.ndarray, others: np.ndarray) -> float:
+    """Return the mean Dice of the label values that either (Y, X) map has; 1 if both are background."""
+    values = np.union1d(np.unique(masks), np.unique(others))
+    overlaps = [dice(masks == value, others == value) for value in values[values > 0]]
+    return float(np.mean(overlaps)) if overlaps else 1.0
+
+
+def centre_of(mask: np.ndarray, corner: tuple[int, int]) -> np.ndarray | None:
+    """Return the centre (y, x) of the foreground of a map (Y, X) that begins at a corner; None without any."""
+    pixels = np.argwhere(mask > 0)
+    return pixels.mean(0) + corner if len(pixels) else None

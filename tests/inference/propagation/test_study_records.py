@@ -1,0 +1,103 @@
+"""What is known of each frame: how sure its mask is, how two masks agree, and the table of it all."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_temporal.inference.propagation.study_records import (
+    FrameRecord,
+    centre_of,
+    confidence_of,
+    mean_dice,
+    write_records,
+)
+
+COLUMNS = ["slice", "frame", "region", "origin", "confidence", "agreement", "jump_px"]
+
+
+def test_every_frame_is_a_line_and_what_is_not_known_is_empty(tmp_path):
+    records = [
+        FrameRecord(0, 0, "middle", "seed", 1.0, 0.987654, None),
+        FrameRecord(0, 1, "middle", "time", np.float64(0.5), None, 12.34567),
+        FrameRecord(1, 0, "apex", "beyond the heart"),
+    ]
+    write_records(records, tmp_path / "a_frames.csv")
+    with (tmp_path / "a_frames.csv").open(newline="", encoding="utf-8") as content:
+        lines = list(csv.reader(content))
+    assert lines == [
+        COLUMNS,
+        ["0", "0", "middle", "seed", "1.0000", "0.9877", ""],
+        ["0", "1", "middle", "time", "0.5000", "", "12.3457"],
+        ["1", "0", "apex", "beyond the heart", "", "", ""],
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["a_frames.csv"]
+
+
+def test_a_table_that_is_not_finished_leaves_the_old_one_alone(tmp_path):
+    file = tmp_path / "a_frames.csv"
+    file.write_text("old")
+
+    def broken():
+        yield FrameRecord(0, 0, "base", "seed")
+        raise RuntimeError("no more frames")
+
+    with pytest.raises(RuntimeError, match="no more frames"):
+        write_records(broken(), file)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def expected_confidence(probabilities, overlapping):
+    """Say in plain loops how sure the masks of frames (K, N, Y, X) are."""
+    sure = []
+    for frame in probabilities.transpose(1, 0, 2, 3):
+        foreground, background = [], []
+        for channels in frame.reshape(len(frame), -1).T:
+            if overlapping:
+                is_foreground, certainty = max(channels) > 0.5, min(max(p, 1 - p) for p in channels)
+            else:
+                is_foreground, certainty = channels.argmax() > 0, max(channels)
+            (foreground if is_foreground else background).append(certainty)
+        sure.append(np.mean(foreground) if foreground else min(background))
+    return sure
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_masks_are_as_sure_as_their_foreground_and_empty_ones_as_their_least_sure_pixel(overlapping):
+    logits = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(1)) * 2
+    logits[1:, 2] -= 12  # a frame without foreground
+    logits[0, 2] += 12 if not overlapping else -12
+    probabilities = logits.sigmoid() if overlapping else logits.softmax(0)
+    found = confidence_of(probabilities, overlapping=overlapping)
+    np.testing.assert_allclose(found, expected_confidence(probabilities.numpy(), overlapping), rtol=1e-5)
+    assert found[2] > 0.99 > max(found[:2])
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_drawn_masks_are_quite_sure(overlapping):
+    masks = torch.zeros(2, 2, 4, 4)
+    masks[1, 0, 1:3, 1:3] = 1
+    masks[0] = 0 if overlapping else 1 - masks[1]
+    assert confidence_of(masks, overlapping=overlapping) == [1, 1]
+
+
+def test_the_mean_dice_is_over_the_labels_of_either_mask():
+    one, other = np.array([[1, 1, 2, 2, 0]]), np.array([[1, 0, 2, 2, 3]])
+    assert mean_dice(one, other) == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert mean_dice(other, one) == mean_dice(one, other)
+    assert mean_dice(one, one) == 1
+
+
+def test_two_masks_of_background_agree_and_one_alone_does_not():
+    empty, one = np.zeros((3, 3), np.uint8), np.eye(3, dtype=np.uint8)
+    assert mean_dice(empty, empty) == 1
+    assert mean_dice(empty, one) == 0
+
+
+def test_the_centre_is_that_of_all_foreground_from_the_corner_of_the_map():
+    mask = np.zeros((6, 8), np.uint8)
+    mask[1:4, 2] = 2
+    mask[2, 3:6] = 1
+    np.testing.assert_allclose(centre_of(mask, (10, 20)), [12, 20 + 3])
+    assert centre_of(np.zeros((6, 8)), (10, 20)) is None
