@@ -27,6 +27,7 @@ REQUIREMENTS = [
     "blosc2>=3.3.2",
     "numpy>=1.24",
     "scipy>=1.10",
+    "scikit-image>=0.19.3",
     "matplotlib>=3.7",
     "pillow>=9.4",
     "tqdm>=4.64",
@@ -36,6 +37,11 @@ REQUIREMENTS = [
 # Older torch exports by another way, which is gone by now.
 ONNX_REQUIREMENTS = ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"]
 DASK_REQUIREMENTS = ["dask[distributed]>=2024.2"]
+# The wheels of PyAV bundle FFmpeg with encoders under the GPL. Only decoders are used: an av that was built against an
+# FFmpeg without them does as well.
+VIDEO_REQUIREMENTS = ["av>=12.0"]
+HMCQU_REQUIREMENTS = [*VIDEO_REQUIREMENTS, "openpyxl>=3.1"]
+DICOM_REQUIREMENTS = ["pydicom>=3.0", "python-gdcm>=3.0.24"]
 # ruff is held within one minor release, because the next may format differently.
 TEST_REQUIREMENTS = [
     "pytest>=8.0",
@@ -45,6 +51,9 @@ TEST_REQUIREMENTS = [
     "monai>=1.4",
     *DASK_REQUIREMENTS,
     *ONNX_REQUIREMENTS,
+    *HMCQU_REQUIREMENTS,
+    *DICOM_REQUIREMENTS,
+    "highdicom>=0.23",
 ]
 
 
@@ -81,6 +90,13 @@ if __name__ == "__main__":
         package_dir=PACKAGE_DIR,
         package_data={"nnunet_temporal.demo_data": ["*.nii.gz", "*.nii", "*.json", "*.txt", "LICENSE*"]},
         install_requires=REQUIREMENTS,
-        extras_require={"test": TEST_REQUIREMENTS, "dask": DASK_REQUIREMENTS, "onnx": ONNX_REQUIREMENTS},
+        extras_require={
+            "test": TEST_REQUIREMENTS,
+            "dask": DASK_REQUIREMENTS,
+            "onnx": ONNX_REQUIREMENTS,
+            "video": VIDEO_REQUIREMENTS,
+            "hmcqu": HMCQU_REQUIREMENTS,
+            "dicom": DICOM_REQUIREMENTS,
+        },
         entry_points={"console_scripts": ["nnunet_temporal = nnunet_temporal.cli:main"]},
     )

@@ -3,12 +3,16 @@
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nnunet_temporal.errors import InputError
+
+# The mask can only be read by setting it: two threads at once would leave it at 0.
+_UMASK_LOCK = threading.Lock()
 
 
 @contextmanager
@@ -30,8 +34,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes files private; the finished file gets the permissions any new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
+        with _UMASK_LOCK:
+            umask = os.umask(0)
+            os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     finally:

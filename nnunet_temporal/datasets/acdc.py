@@ -50,7 +50,7 @@ def find_studies(folder: Path) -> list[StudySource]:
     return apply_to_all(patients, _source_of)
 
 
-def held_out_patients(folder: Path) -> list[str]:
+def held_out_studies(folder: Path) -> list[str]:
     """Return the names of the patients whom ACDC keeps for testing: those in a folder ``testing``."""
     return [patient.name for patient in _patient_folders(folder) if patient.parent.name == _TESTING]
 

@@ -3,6 +3,8 @@
 On disk axes are (x, y, z, t) or (x, y, t); in memory they are (T, Z, Y, X) or (T, Y, X).
 """
 
+import gzip
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.errors import InputError
@@ -18,11 +21,13 @@ NIFTI_ENDINGS = (".nii.gz", ".nii")
 SEQUENCE_ENDING = ".nii.gz"
 # nnU-Net takes the axis with the largest spacing for the slow one; 10 keeps that axis time for any heart's pixels.
 T_SPACING = 10.0
+# What a byte of a zlib or gzip stream can become at most (https://zlib.net/zlib_tech.html): a bound on what fits.
+DEFLATE_AT_MOST = 1032
 
 _MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 _SECONDS_PER_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _PLAUSIBLE_FRAME_INTERVAL_S = (0.001, 1.0)
-_READ_ERRORS = (ImageFileError, OSError, EOFError, ValueError, zlib.error)
+_READ_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def open_nifti(path: Path) -> nibabel.Nifti1Image:
     """
     try:
         image = nibabel.load(path)
-    except _READ_ERRORS as error:
+    except (*_READ_ERRORS, MemoryError) as error:  # a damaged length of the header's extensions is asked for at once
         raise InputError(f"{path}: expected a readable NIfTI file (.nii, .nii.gz): {error}") from error
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(f"{path}: found {type(image).__name__}, expected a NIfTI file (.nii, .nii.gz)")
@@ -87,7 +92,7 @@ def read_header(path: Path) -> ImageHeader:
     interval is None unless the file states a time unit and a plausible value.
 
     Raises:
-        InputError: The file is unreadable, has not 3 or 4 axes, or an axis is empty.
+        InputError: The file is unreadable, has not 3 or 4 axes, an axis is empty, or the file is too small for them.
     """
     header = open_nifti(path).header
     shape = _squeezed_shape(header.get_data_shape())
@@ -95,8 +100,9 @@ def read_header(path: Path) -> ImageHeader:
         raise InputError(f"{path}: found {len(shape)} axes {shape}, expected 4 (x, y, z, t) or 3 (x, y, t)")
     if shape[-1] == 0:
         raise InputError(f"{path}: found zero frames, shape {shape}; expected at least one frame along the last axis")
-    if 0 in shape:
+    if min(shape) < 1:
         raise InputError(f"{path}: found an empty image, shape {shape}")
+    _check_size(path, math.prod(shape) * header.get_data_dtype().itemsize)
     return ImageHeader(path, tuple(reversed(shape)), _spacing_of(header, len(shape)))
 
 
@@ -106,11 +112,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         InputError: As :func:`read_header`, or pixels are not grey values, or some are NaN or infinite.
     """
-    image = _read_pixels(path).astype(np.float32)
-    if not np.isfinite(image).all():
-        n_bad = int(np.count_nonzero(~np.isfinite(image)))
-        raise InputError(f"{path}: found {n_bad} NaN or infinite pixels, expected finite ones; replace or drop them")
-    return image
+    return as_grey_values(_read_pixels(path), path)
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -122,7 +124,31 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         InputError: As :func:`read_header`, or a value is not a whole number in 0..65535.
     """
-    values = _read_pixels(path)
+    return as_labels(_read_pixels(path), path)
+
+
+def as_grey_values(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """Return pixels of any shape and numeric type as float32.
+
+    Raises:
+        InputError: Some are NaN or infinite; the message names ``path``.
+    """
+    image = pixels.astype(np.float32)
+    if not np.isfinite(image).all():
+        n_bad = int(np.count_nonzero(~np.isfinite(image)))
+        raise InputError(f"{path}: found {n_bad} NaN or infinite pixels, expected finite ones; replace or drop them")
+    return image
+
+
+def as_labels(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return label values of any shape in the smallest unsigned integer type that holds them.
+
+    Raises:
+        InputError: A value is not a whole number in 0..65535; the message names ``path``.
+    """
+    # Most masks hold whole numbers already; then the largest one says all.
+    if values.dtype.kind in "bu" and values.max() <= np.iinfo(np.uint16).max:
+        return values.astype(np.min_scalar_type(int(values.max())))
     wrong = values[~((values >= 0) & (values <= np.iinfo(np.uint16).max) & (values == np.rint(values)))]
     if wrong.size:
         found = np.unique(wrong)[:5].tolist()
@@ -143,6 +169,17 @@ def check_same_grid(labels: ImageHeader, image: ImageHeader) -> None:
     if len(found) != len(expected):
         hint = f"; a {len(expected)}D image needs a {len(expected)}D label file with one mask per frame"
     raise InputError(f"{labels.path}: found label shape {found}, expected {expected}, the shape of {image.path}{hint}")
+
+
+def positive_length(length: float | None) -> float | None:
+    """Return a length that can be one, finite and above 0, else None."""
+    return length if length is not None and np.isfinite(length) and length > 0 else None
+
+
+def plausible_interval(interval_s: float) -> float | None:
+    """Return a time between frames that a movie of a heart can have, in seconds, else None."""
+    shortest, longest = _PLAUSIBLE_FRAME_INTERVAL_S
+    return interval_s if shortest <= interval_s <= longest else None
 
 
 def write_sequence(pixels: np.ndarray, pixel_spacing_mm: tuple[float, float], path: Path) -> None:
@@ -169,14 +206,30 @@ def _squeezed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(length) for length in shape)
 
 
+def _check_size(path: Path, n_bytes: int) -> None:
+    # nibabel would ask for the memory first, and a damaged header can ask for all there is.
+    stored = path.stat().st_size
+    if n_bytes > stored * (DEFLATE_AT_MOST if path.name.endswith(".gz") else 1):
+        raise InputError(
+            f"{path}: found a header for {n_bytes} bytes of pixels in a file of {stored}, so the pixels cannot be "
+            "read, the file may be cut off"
+        )
+
+
+def _units(header: nibabel.Nifti1Header) -> tuple[str, str]:
+    try:
+        return header.get_xyzt_units()
+    except KeyError:  # a code that NIfTI does not define
+        return "unknown", "unknown"
+
+
 def _spacing_of(header: nibabel.Nifti1Header, n_axes: int) -> Spacing:
     zooms = [float(zoom) for zoom in header.get_zooms()]
-    space_unit, time_unit = header.get_xyzt_units()
-    lengths = [_positive(zoom * _MM_PER_UNIT[space_unit]) for zoom in zooms[: n_axes - 1]]
+    space_unit, time_unit = _units(header)
+    lengths = [positive_length(zoom * _MM_PER_UNIT[space_unit]) for zoom in zooms[: n_axes - 1]]
     slice_mm = lengths[2] if n_axes == 4 else None
     interval_s = zooms[n_axes - 1] * _SECONDS_PER_UNIT.get(time_unit, 0.0)
-    shortest, longest = _PLAUSIBLE_FRAME_INTERVAL_S
-    frame_s = interval_s if shortest <= interval_s <= longest else None
+    frame_s = plausible_interval(interval_s)
     x_mm, y_mm = lengths[:2]
     # Zooms of 1 without a unit are what a writer leaves that knew no spacing; nibabel also turns zooms of 0 into 1.
     never_set = space_unit == "unknown" and x_mm == y_mm == 1.0
@@ -185,14 +238,20 @@ def _spacing_of(header: nibabel.Nifti1Header, n_axes: int) -> Spacing:
     return Spacing((y_mm, x_mm), slice_mm=slice_mm, frame_s=frame_s)
 
 
-def _positive(length: float) -> float | None:
-    return length if np.isfinite(length) and length > 0 else None
+def _compressed_pixels(path: Path) -> np.ndarray:
+    image_type = type(open_nifti(path))
+    with gzip.open(path) as file:
+        pixels = np.asanyarray(image_type.from_stream(file).dataobj)
+        # The check sum follows the last byte; nibabel stops before it and takes damaged pixels for good ones.
+        while file.read(1 << 20):
+            pass
+    return pixels
 
 
 def _read_pixels(path: Path) -> np.ndarray:
     shape = read_header(path).shape
     try:
-        pixels = np.asanyarray(open_nifti(path).dataobj)
+        pixels = _compressed_pixels(path) if path.name.endswith(".gz") else np.asanyarray(open_nifti(path).dataobj)
     except _READ_ERRORS as error:
         raise InputError(f"{path}: the pixels cannot be read, the file may be cut off: {error}") from error
     if pixels.dtype.kind not in "biuf":

@@ -22,6 +22,9 @@ from nnunet_temporal.errors import InputError
 
 EmptyFrames = Literal["background", "unlabelled"]
 
+NAME = "Cine"
+CHANNEL = "cineMRI"
+
 DEFAULT_IMAGES = tuple(f"images/*{ending}" for ending in NIFTI_ENDINGS)
 DEFAULT_LABELS = tuple(f"labels/{{name}}{ending}" for ending in NIFTI_ENDINGS)
 
@@ -130,15 +133,33 @@ def _source_of(image: Path, labels: Path | None, layout: NiftiLayout, ignore: in
     return StudySource(
         study=nifti_name(image),
         load_image=partial(read_image, image),
-        load_labels=None if labels is None else partial(_load_labels, labels, layout.empty_frames, ignore),
+        load_labels=None if labels is None else partial(load_labels, labels, layout.empty_frames, ignore),
         spacing=header.spacing,
         cyclic=layout.cyclic,
         source=str(image.resolve()),
     )
 
 
-def _load_labels(path: Path, empty_frames: EmptyFrames | None, ignore: int) -> np.ndarray:
-    labels = read_labels(path)
+def load_labels(path: Path, empty_frames: EmptyFrames | None, ignore: int) -> np.ndarray:
+    """Read the labels of a movie; see :func:`mark_empty_frames`."""
+    return mark_empty_frames(read_labels(path), path, empty_frames, ignore)
+
+
+def mark_empty_frames(labels: np.ndarray, path: Path, empty_frames: EmptyFrames | None, ignore: int) -> np.ndarray:
+    """Give frames whose labels are zero everywhere their meaning.
+
+    Args:
+        labels: (T, Z, Y, X) or (T, Y, X), unsigned; changed in place.
+        path: Where they are from, for messages.
+        empty_frames: What such a frame means; None to refuse it.
+        ignore: Value that means "not labelled".
+
+    Returns:
+        The labels.
+
+    Raises:
+        InputError: There is such a frame, and nobody says what it means.
+    """
     empty = np.flatnonzero(~labels.reshape(len(labels), -1).any(axis=1))
     if empty.size and empty_frames is None:
         raise InputError(

@@ -2,23 +2,36 @@
 
 import re
 import shutil
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
 from nnunet_temporal.atomic import write_json
-from nnunet_temporal.datasets.image_io import SEQUENCE_ENDING, write_sequence
+from nnunet_temporal.datasets.finished_studies import (
+    fingerprint,
+    finished_sequences,
+    is_finished,
+    move_study,
+    write_study,
+)
+from nnunet_temporal.datasets.image_io import SEQUENCE_ENDING
+from nnunet_temporal.datasets.official_folds import Folds, official_splits
 from nnunet_temporal.datasets.problems import apply_to_all
-from nnunet_temporal.datasets.study_source import IGNORE, StudySource, by_slice, inspect_source
+from nnunet_temporal.datasets.study_source import IGNORE, StudySource, inspect_source
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence, Splits, case_name, study_splits
+from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence, Splits, study_splits
 
 SPLITS_NAME = "splits_final.json"
+DEFAULT_WORKERS = 4
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -45,12 +58,23 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A raw dataset that has been written: its folder, all sequences, the held-out studies and the folds."""
+    """A raw dataset that has been written.
+
+    Attributes:
+        folder: Its folder.
+        manifest: All sequences.
+        held_out: The held-out studies.
+        splits: The folds.
+        split_kind: How they were made, in words.
+        n_resumed: Number of sources that an earlier, stopped call had finished.
+    """
 
     folder: Path
     manifest: Manifest
     held_out: tuple[str, ...]
     splits: Splits
+    split_kind: str
+    n_resumed: int
 
 
 def write_raw_dataset(
@@ -59,40 +83,56 @@ def write_raw_dataset(
     nnunet_raw: Path,
     *,
     held_out: Collection[str] = (),
+    folds: Folds | None = None,
+    workers: int = DEFAULT_WORKERS,
     overwrite: bool = False,
 ) -> RawDataset:
-    """Check all studies, then write them as one raw dataset; nothing is left behind when that fails.
+    """Check all studies, then write them as one raw dataset; a half-written one is never seen under its name.
 
     Every frame without a mask carries the ignore label, which is added to the labels where it is missing. Training
     sequences without any mask get an all-ignore label file, because nnU-Net wants one for each training image.
+
+    Studies are written into a hidden folder beside the dataset, ``.partial_DatasetXXX_name``. Where the process is
+    stopped or the disk is full it stays, and the next call neither checks nor writes those studies again that were
+    finished and have not changed since. Any other failure while writing removes it; bad input is found before.
 
     Args:
         sources: The studies, in any order.
         info: Dataset id, name, labels and channel.
         nnunet_raw: nnU-Net's raw folder; must exist.
         held_out: Studies that go to ``imagesTs`` and ``labelsTs`` and into no fold.
+        folds: Studies for training and for validation of each official fold; None to make folds by study.
+        workers: Number of threads, each with one study in memory.
         overwrite: Replace an existing dataset of this id and name.
 
     Returns:
         What was written.
 
     Raises:
-        InputError: A study, a name, the id or the labels are at fault; one message lists all bad studies.
+        InputError: A study, a name, the id, the labels or the folds are at fault; one message lists all bad studies.
     """
     target = _target_folder(info, nnunet_raw, overwrite)
+    working = target.parent / f".partial_{target.name}"
     labels = _with_ignore(info.labels)
     sources = sorted(sources, key=lambda source: (source.study, source.view or ""))
     _check_held_out(held_out, {source.study for source in sources})
-    manifest = _inspect(sources, labels)
+    studies = [_Study(source, working / fingerprint(source, labels)) for source in sources]
+    to_write = [study for study in studies if not is_finished(study.folder)]
+    sequences = _in_threads(studies, lambda study: _sequences_of(study, labels), workers, "Checking studies")
+    manifest = _manifest_of([sequence for group in sequences for sequence in group])
     training = manifest.subset(case for case, sequence in manifest.items() if sequence.study not in held_out)
-    splits = study_splits(training)
-    with _new_folder(target) as folder:
-        for source in tqdm(sources, desc=f"Writing {info.folder_name}", unit="study"):
-            _write_source(source, labels[IGNORE], folder, "Ts" if source.study in held_out else "Tr")
+    splits = study_splits(training) if folds is None else official_splits(folds, manifest, held_out)
+    with _removed_on_failure(working):
+        # Threads, because most of the work is compression, which they do side by side, and start at no cost.
+        write = partial(_write_study, manifest=manifest, ignore=labels[IGNORE])
+        _in_threads(to_write, write, workers, f"Writing {info.folder_name}")
+        folder = _gather(studies, set(held_out), working / target.name)
         write_json(_dataset_json(info, labels, len(training)), folder / "dataset.json")
         manifest.write(folder / MANIFEST_NAME)
         write_json(splits, folder / SPLITS_NAME)
-    return RawDataset(target, manifest, tuple(sorted(held_out)), splits)
+        _replace(target, folder)
+    split_kind = "by study" if folds is None else "official"
+    return RawDataset(target, manifest, tuple(sorted(held_out)), splits, split_kind, len(studies) - len(to_write))
 
 
 def check_dataset_id(info: DatasetInfo, nnunet_folders: Iterable[Path]) -> None:
@@ -152,9 +192,32 @@ def _check_held_out(held_out: Collection[str], studies: set[str]) -> None:
         raise InputError(f"--held-out: found {unknown}, expected names of studies: {', '.join(sorted(studies))}")
 
 
-def _inspect(sources: list[StudySource], labels: dict[str, int]) -> Manifest:
-    progress = tqdm(sources, desc="Checking studies", unit="study")
-    sequences = [s for group in apply_to_all(progress, lambda source: inspect_source(source, labels)) for s in group]
+@dataclass(frozen=True)
+class _Study:
+    source: StudySource
+    folder: Path
+
+
+def _in_threads(
+    studies: list[_Study], action: Callable[[_Study], Result], workers: int, description: str
+) -> list[Result]:
+    pool = ThreadPoolExecutor(workers)
+    try:
+        futures = deque(pool.submit(action, study) for study in studies)
+        # Let go one by one: the error of a bad study holds on to its pixels.
+        each = (futures.popleft() for _ in studies)
+        return apply_to_all(tqdm(each, desc=description, unit="study", total=len(studies)), Future.result)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _sequences_of(study: _Study, labels: dict[str, int]) -> list[Sequence]:
+    if is_finished(study.folder):
+        return finished_sequences(study.folder)
+    return inspect_source(study.source, labels)
+
+
+def _manifest_of(sequences: list[Sequence]) -> Manifest:
     by_case: dict[str, Sequence] = {}
     for sequence in sequences:
         other = by_case.setdefault(sequence.case, sequence)
@@ -168,33 +231,43 @@ def _inspect(sources: list[StudySource], labels: dict[str, int]) -> Manifest:
     return Manifest(by_case)
 
 
-def _write_source(source: StudySource, ignore: int, folder: Path, side: str) -> None:
-    images = by_slice(source.load_image())
-    masks = by_slice(source.load_labels()) if source.load_labels else None
-    for z, image in images.items():
-        case = case_name(source.study, z, source.view)
-        image_path = folder / f"images{side}" / f"{case}_0000{SEQUENCE_ENDING}"
-        write_sequence(image.astype(np.float32), source.spacing.pixel_mm, image_path)
-        if masks is None and side == "Ts":
-            continue
-        mask = np.full(image.shape, ignore, np.uint8) if masks is None else masks[z]
-        write_sequence(mask, source.spacing.pixel_mm, folder / f"labels{side}" / f"{case}{SEQUENCE_ENDING}")
+def _write_study(study: _Study, manifest: Manifest, ignore: int) -> None:
+    write_study(study.source, manifest, ignore, study.folder)
+
+
+def _gather(studies: list[_Study], held_out: set[str], folder: Path) -> Path:
+    """Move all finished studies into the dataset's folder, without those that an earlier call left there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (folder / name).mkdir(parents=True)
+    for study in studies:
+        is_training = study.source.study not in held_out
+        with_labels = is_training or study.source.load_labels is not None
+        move_study(study.folder, folder, "Tr" if is_training else "Ts", with_labels)
+    for name in ("imagesTs", "labelsTs"):
+        if not any((folder / name).iterdir()):
+            (folder / name).rmdir()
+    return folder
+
+
+def _replace(target: Path, folder: Path) -> None:
+    if target.exists():
+        replaced = folder.with_name("replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        target.rename(replaced)
+    folder.rename(target)
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    # The temporary name must not start with "Dataset", or nnU-Net would take a half-written folder for a dataset.
-    working = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".partial_{target.name}_"))
+def _removed_on_failure(working: Path) -> Iterator[None]:
+    """Make the folder of a conversion and remove it at the end, unless the process is stopped or the disk is full."""
+    # Its name must not start with "Dataset", or nnU-Net would take a half-written folder for a dataset.
+    working.mkdir(exist_ok=True)
     try:
-        folder = working / target.name
-        for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-            (folder / name).mkdir(parents=True)
-        yield folder
-        for name in ("imagesTs", "labelsTs"):
-            if not any((folder / name).iterdir()):
-                (folder / name).rmdir()
-        if target.exists():
-            target.rename(working / "replaced")
-        folder.rename(target)
-    finally:
+        yield
+    except OSError:
+        raise
+    except Exception:
         shutil.rmtree(working, ignore_errors=True)
+        raise
+    shutil.rmtree(working, ignore_errors=True)

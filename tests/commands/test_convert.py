@@ -1,13 +1,19 @@
 import argparse
 import json
+import signal
+import warnings
 
 import nibabel
 import numpy as np
 import pytest
 from acdc_layout import mask_of, save_database
+from camus_files import save_camus, save_camus_mhd, save_split
+from mnms_layout import save_mnm2, save_open_dataset
 from nifti_movies import save_movie, save_nifti
 
 from nnunet_temporal.commands import convert
+from nnunet_temporal.commands.converters import CONVERTERS
+from nnunet_temporal.datasets import mnms, nifti, raw_writer
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.sequences import Manifest
 
@@ -154,3 +160,116 @@ def test_a_raw_folder_that_does_not_exist_is_explained(movies, monkeypatch, tmp_
 def test_a_missing_input_folder_is_named(tmp_path, nnunet_folders):
     with pytest.raises(InputError, match="the input folder does not exist"):
         run("sunnybrook", "-i", tmp_path / "nowhere", "-d", 1)
+
+
+@pytest.fixture
+def camus(tmp_path):
+    for number in range(1, 5):
+        save_camus(tmp_path / "CAMUS_public", f"patient{number:04d}")
+    save_split(tmp_path / "CAMUS_public", ["patient0001", "patient0002"], ["patient0003"], ["patient0004"])
+    return tmp_path / "CAMUS_public"
+
+
+def splits_of(folder):
+    return json.loads((folder / "splits_final.json").read_text())
+
+
+def test_official_folds_and_test_patients_are_taken_where_there_are_some(camus, nnunet_folders, capsys):
+    assert run("camus", "-i", camus, "-d", 3, "--workers", 2) == 0
+    folder = nnunet_folders.raw / "Dataset003_CAMUS"
+    (fold,) = splits_of(folder)
+    assert fold["val"] == ["patient0003_2CH", "patient0003_4CH"] and len(fold["train"]) == 4
+    assert held_out_of(Manifest.load(folder), folder) == {"patient0004"}
+    printed = capsys.readouterr().out
+    assert "4, held out: patient0004\n" in printed and "1, official; pass -f 0 " in printed
+
+
+def test_folds_by_study_can_be_asked_for_instead(camus, nnunet_folders, capsys):
+    assert run("camus", "-i", camus, "-d", 3, "--folds", "study", "--held-out") == 0
+    assert len(splits_of(nnunet_folders.raw / "Dataset003_CAMUS")) == 4
+    assert "4, by study; pass -f 0 1 2 3 " in capsys.readouterr().out
+
+
+def test_official_folds_need_the_official_test_patients_held_out(camus, nnunet_folders):
+    with pytest.raises(InputError, match=r"neither for training nor .*patient0004; hold them out .*--folds study"):
+        run("camus", "-i", camus, "-d", 3, "--held-out")
+
+
+def test_official_folds_that_a_copy_does_not_have_are_refused_only_when_asked_for(tmp_path, nnunet_folders, capsys):
+    for name in ("patient0001", "patient0002"):
+        save_camus_mhd(tmp_path / "training" / name)
+    with pytest.raises(InputError, match="--folds official: found no official folds in"):
+        run("camus_mhd", "-i", tmp_path, "-d", 3, "--folds", "official")
+    assert run("camus_mhd", "-i", tmp_path, "-d", 3) == 0
+    assert "2, by study" in capsys.readouterr().out
+
+
+def test_a_dataset_without_official_folds_offers_no_choice_of_folds(tmp_path, nnunet_folders, capsys):
+    with pytest.raises(SystemExit):
+        run("ted", "-i", tmp_path, "-d", 3, "--folds", "study")
+    assert "--folds" in capsys.readouterr().err
+
+
+def test_what_a_converter_warns_of_is_in_the_summary_once(movies, nnunet_folders, capsys, monkeypatch):
+    def find_studies(folder, layout, ignore):
+        warnings.warn("a.nii.gz: frame 7 is left out", stacklevel=2)
+        warnings.warn("a.nii.gz: frame 7 is left out", stacklevel=2)
+        return original(folder, layout, ignore)
+
+    original = nifti.find_studies
+    monkeypatch.setattr(nifti, "find_studies", find_studies)
+    run("nifti", "-i", movies, "-d", 5, "--classes", "LV")
+    assert capsys.readouterr().out.count("    - a.nii.gz: frame 7 is left out\n") == 1
+
+
+def test_a_stopped_conversion_is_taken_up_and_said_so(movies, nnunet_folders, capsys, monkeypatch):
+    words = ("nifti", "-i", movies, "-d", 5, "--classes", "LV", "--workers", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(raw_writer, "_gather", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(*words)
+    assert run(*words) == 0
+    assert "3 movies that a stopped conversion had finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dataset", CONVERTERS)
+def test_every_converter_offers_what_the_command_needs(dataset, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run(dataset, "--help")
+    assert "--workers" in capsys.readouterr().out
+
+
+def test_no_worker_is_refused(movies, nnunet_folders):
+    with pytest.raises(InputError, match="--workers: found 0"):
+        run("nifti", "-i", movies, "-d", 5, "--classes", "LV", "--workers", "0")
+
+
+def test_acdc_can_have_the_label_values_of_mnms(tmp_path, nnunet_folders):
+    run("acdc", "-i", save_database(tmp_path), "-d", 27, "--labels", "mnms")
+    folder = nnunet_folders.raw / "Dataset027_ACDC"
+    assert json.loads((folder / "dataset.json").read_text())["labels"] == mnms.LABELS
+    labels = np.asanyarray(nibabel.load(folder / "labelsTs" / "patient101_z01.nii.gz").dataobj)[..., 2]
+    assert np.array_equal(labels, np.array([0, 3, 2, 1])[mask_of(3)[..., 1]])
+
+
+def test_mnms_can_have_the_label_values_of_acdc_and_its_official_fold(tmp_path, nnunet_folders, capsys):
+    run("mnms", "-i", save_open_dataset(tmp_path), "-d", 28, "--labels", "acdc")
+    folder = nnunet_folders.raw / "Dataset028_MNMs"
+    assert json.loads((folder / "dataset.json").read_text())["labels"]["RV"] == 1
+    assert "1, official" in capsys.readouterr().out
+
+
+def test_a_view_that_is_asked_for_is_the_only_one(tmp_path, nnunet_folders):
+    run("mnms2", "-i", save_mnm2(tmp_path), "-d", 29, "--views", "LA")
+    manifest = Manifest.load(nnunet_folders.raw / "Dataset029_MNMs2")
+    assert {sequence.view for sequence in manifest.values()} == {"LA"}
+
+
+def test_a_view_of_cardiacuda_has_its_own_labels(tmp_path, nnunet_folders):
+    for patient in (1, 2):
+        for name, value in (("image", 9), ("label", 1)):
+            path = tmp_path / "Site_G_20" / f"{patient}-2_{name}.nii.gz"
+            save_nifti(path, np.full((20, 16, 3), value, np.uint8))
+    run("cardiacuda", "-i", tmp_path, "-d", 30, "--view", "PALA")
+    labels = json.loads((nnunet_folders.raw / "Dataset030_CardiacUDA" / "dataset.json").read_text())["labels"]
+    assert labels == {"background": 0, "PA": 1, "ignore": 2}

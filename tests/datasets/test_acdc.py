@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from acdc_layout import mask_of, movie_of, save_acdc_nifti, save_database, save_patient
 
-from nnunet_temporal.datasets.acdc import find_studies, held_out_patients
+from nnunet_temporal.datasets.acdc import find_studies, held_out_studies
 from nnunet_temporal.errors import InputError
 
 
@@ -98,9 +98,9 @@ def test_the_patients_are_found_from_database_its_parent_and_a_part_of_it(tmp_pa
 )
 def test_the_patients_for_testing_are_known_from_every_folder(tmp_path, monkeypatch, place, expected):
     save_database(tmp_path)
-    assert held_out_patients(tmp_path / place) == expected
+    assert held_out_studies(tmp_path / place) == expected
     monkeypatch.chdir(tmp_path / place)
-    assert held_out_patients(type(tmp_path)(".")) == expected
+    assert held_out_studies(type(tmp_path)(".")) == expected
 
 
 def test_a_folder_without_patients_is_refused(tmp_path):

@@ -1,4 +1,6 @@
 import json
+import os
+import weakref
 
 import nibabel
 import numpy as np
@@ -157,3 +159,51 @@ def test_ids_and_names_that_break_the_rules_of_nnunet_are_refused(dataset_id, na
 def test_labels_with_gaps_regions_or_without_background_are_refused(tmp_path, labels):
     with pytest.raises(InputError, match="labels: found"):
         write_raw_dataset([study("a")], DatasetInfo(7, "Hearts", labels, "cineMRI"), tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_official_folds_are_written_and_any_number_of_workers_gives_the_same(tmp_path, workers):
+    sources = [study(name) for name in "abcd"]
+    written = write_raw_dataset(
+        sources, INFO, tmp_path, held_out=["d"], folds=[({"a", "c"}, {"b"}), ({"b"}, {"a", "c"})], workers=workers
+    )
+    splits = json.loads((written.folder / "splits_final.json").read_text())
+    assert splits == written.splits and written.split_kind == "official"
+    assert splits[0] == {"train": ["a_z00", "a_z01", "c_z00", "c_z01"], "val": ["b_z00", "b_z01"]}
+    assert list(written.manifest) == [f"{name}_z0{z}" for name in "abcd" for z in (0, 1)]
+
+
+def test_folds_that_leave_a_study_out_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match=r"official fold 0: 1 studies are neither"):
+        write_raw_dataset([study(name) for name in "abc"], INFO, tmp_path, folds=[({"a"}, {"b"})])
+    assert names(tmp_path) == []
+
+
+def test_new_files_have_the_permissions_of_any_new_file_with_many_workers(tmp_path):
+    before = os.umask(0o022)
+    try:
+        folder = write_raw_dataset([study(name) for name in "abcdefgh"], INFO, tmp_path, workers=8).folder
+        assert {path.stat().st_mode & 0o777 for path in folder.rglob("*.nii.gz")} == {0o644}
+    finally:
+        assert os.umask(before) == 0o022
+
+
+def test_bad_studies_do_not_stay_in_memory(tmp_path):
+    alive = weakref.WeakSet()
+    most = []
+
+    def load():
+        image = np.full((4, 2, 5, 6), np.nan).view(Pixels)
+        alive.add(image)
+        most.append(len(alive))
+        return image
+
+    with pytest.raises(InputError, match="40 inputs"):
+        write_raw_dataset([study(f"a{n:02d}", load=load) for n in range(40)], INFO, tmp_path, workers=1)
+    assert max(most) < 40
+
+
+class Pixels(np.ndarray):
+    """An array that can be referred to weakly and hashed by identity."""
+
+    __hash__ = object.__hash__
