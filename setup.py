@@ -37,7 +37,7 @@ REQUIREMENTS = [
 # Older torch exports by another way, which is gone by now.
 ONNX_REQUIREMENTS = ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"]
 DASK_REQUIREMENTS = ["dask[distributed]>=2024.2"]
-# The wheels of PyAV bundle FFmpeg with encoders under the GPL. Only decoders are used: an av that was built against an
+# The wheels of PyAV bundle FFmpeg with encoders under the GPL. None of these is used: an av that was built against an
 # FFmpeg without them does as well.
 VIDEO_REQUIREMENTS = ["av>=12.0"]
 HMCQU_REQUIREMENTS = [*VIDEO_REQUIREMENTS, "openpyxl>=3.1"]

@@ -42,6 +42,7 @@ from nnunet_temporal.inference.propagation.route import Place
 from nnunet_temporal.inference.propagation.study_predictor import PropagationOptions, StudyPredictor
 from nnunet_temporal.inference.propagation.study_start import StartOptions
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
+from nnunet_temporal.metrics.bootstrap import compare_paired
 from nnunet_temporal.metrics.overlap import dice
 from nnunet_temporal.metrics.surface import surface_distances
 from nnunet_temporal.sequences import Manifest, Study
@@ -252,12 +253,20 @@ COLUMNS = (
 
 
 def print_table(results: dict[str, dict[str, dict]]) -> None:
-    """Print the mean over the studies; the whole heart is the mean of its regions, as CSTM has it."""
+    """Print means over the studies, and how they compare with slices on their own, paired by study."""
     for column in COLUMNS:
-        print(f"\n{column}")
+        print(f"\n{column}: mean +- SD of the studies; minus '{PER_SLICE}' [95 % interval]")
+        baseline = {name: scores[column] for name, scores in results[PER_SLICE].items() if column in scores}
         for name, studies in results.items():
-            values = [study[column] for study in studies.values() if column in study]
-            print(f"  {name:28}{np.mean(values):8.2f} +- {np.std(values):5.2f}   {len(values)} studies")
+            values = {study: scores[column] for study, scores in studies.items() if column in scores}
+            shared = [study for study in values if study in baseline]
+            difference = ""
+            if name != PER_SLICE and len(shared) > 1:
+                ours, theirs = (np.array([each[study] for study in shared]) for each in (values, baseline))
+                compared = compare_paired(ours, theirs, shared).difference
+                difference = f"{compared.mean:+7.2f} [{compared.lower:+.2f}, {compared.upper:+.2f}]"
+            found = list(values.values()) or [np.nan]
+            print(f"  {name:28}{np.mean(found):8.2f} +- {np.std(found):5.2f}  {difference}")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import warnings
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from nnunet_temporal.commands.converter_kinds import Converter, Folds, Found
@@ -14,6 +15,7 @@ from nnunet_temporal.datasets.raw_writer import (
     DatasetInfo,
     RawDataset,
     check_dataset_id,
+    target_folder,
     write_raw_dataset,
 )
 from nnunet_temporal.errors import InputError
@@ -66,12 +68,14 @@ def _add_common(parser: argparse.ArgumentParser, converter: Converter) -> None:
 
 
 def _convert(converter: Converter, arguments: argparse.Namespace, folders: list[Path]) -> RawDataset:
-    found = converter.find(arguments)
-    info = DatasetInfo(arguments.dataset_id, arguments.name, found.labels, found.channel)
+    info = DatasetInfo(arguments.dataset_id, arguments.name, labels={}, channel="")
+    # First of all, because to find videos means to decode them, which takes hours for thousands.
     check_dataset_id(info, folders)
+    target_folder(info, folders[0], arguments.overwrite)
+    found = converter.find(arguments)
     return write_raw_dataset(
         found.sources,
-        info,
+        replace(info, labels=found.labels, channel=found.channel),
         folders[0],
         held_out=_held_out(converter, arguments, found),
         folds=_folds(converter, arguments),

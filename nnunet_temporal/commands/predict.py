@@ -5,10 +5,12 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.commands.propagation import (
@@ -18,11 +20,13 @@ from nnunet_temporal.commands.propagation import (
     study_predictor,
 )
 from nnunet_temporal.commands.trained_model import add_model_arguments, model_folder
+from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.batch import Outcome, predict_jobs, show_progress
 from nnunet_temporal.inference.model_folder import TrainedModel
+from nnunet_temporal.inference.movie_jobs import InKindJob
 from nnunet_temporal.inference.pipeline import StageClock
-from nnunet_temporal.inference.prediction_jobs import Job, MovieJob, find_jobs
+from nnunet_temporal.inference.prediction_jobs import Job, SequenceJob, find_jobs
 from nnunet_temporal.inference.propagation.study_job import FRAMES_ENDING
 from nnunet_temporal.inference.propagation.study_predictor import StudyPredictor
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
@@ -31,6 +35,8 @@ from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
 HELP = "Predict sequences or whole movies, fast, of any length, with the flags of nnUNetv2_predict."
 
 _WORKERS = 2
+_NAMED_AT_MOST = 5
+_PATIENCE_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="INPUT",
-        help="folder of sequences CASE_0000.nii.gz, or of movies (x, y, z, t) or (x, y, t), or one movie; movies are "
-        "split, predicted and merged in one go",
+        help="folder of sequences CASE_0000.nii.gz, or of movies (x, y, z, t) or (x, y, t) of one kind (NIfTI; NRRD, "
+        "MetaImage; AVI, MP4, GIF; DICOM, also in sub-folders), or one movie; movies are split, predicted and merged "
+        "in one go",
     )
     add("-o", type=Path, required=True, metavar="OUTPUT", help="folder for the masks; made when missing")
     add_model_arguments(parser, folds_help="folds to average (default: all that are trained)")
@@ -79,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path = arguments.o
     jobs = find_jobs(arguments.i, output, model.dataset["file_ending"])
     if arguments.seed is not None:
-        jobs = study_jobs(arguments, jobs)
-    is_movies = isinstance(jobs[0], MovieJob)
+        jobs = study_jobs(arguments, _seedable(jobs))
+    is_movies = not isinstance(jobs[0], SequenceJob)
     if is_movies and arguments.save_probabilities:
         raise InputError(
             "--save_probabilities: there are files for those of sequences only; first 'nnunet_temporal split'"
@@ -103,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.profile:
         print("Seconds by stage, which overlap: files are read and frames resampled while the network runs")
         print(*(f"  {stage:<12} {seconds:8.2f} s" for stage, seconds in clock.seconds.items()), sep="\n")
+    _print_remarks(jobs)
     if problems:
         print(f"{len(problems)} could not be predicted:", *problems, sep="\n  - ", file=sys.stderr)
     return 1 if problems else 0
@@ -123,6 +131,29 @@ def _check(arguments: argparse.Namespace) -> None:
     # A cluster that runs elsewhere has GPUs of its own.
     if arguments.device == "cuda" and arguments.scheduler is None and not torch.cuda.is_available():
         raise InputError("-device cuda: found no GPU that torch can use; predict on the processor with -device cpu")
+
+
+def _seedable(jobs: list[Job]) -> list[Job]:
+    if any(isinstance(job, InKindJob) for job in jobs):
+        raise InputError(
+            f"--seed: found {jobs[0].files[0].name}, expected movies in NIfTI, on whose grid seeds are drawn; convert "
+            "it, or predict without --seed"
+        )
+    return jobs
+
+
+def _print_remarks(jobs: Sequence[Job]) -> None:
+    """Print what is to be known of the masks that are there, each remark once, with the movies it is about."""
+    movies: dict[str, list[str]] = {}
+    done = [job for job in jobs if job.is_done(False)]
+    for job in tqdm(done, desc="Collecting remarks", unit="file", delay=_PATIENCE_S):
+        # A movie that cannot be read is among the problems.
+        with suppress(InputError):
+            for remark in job.remarks():
+                movies.setdefault(remark, []).append(job.name)
+    if movies:
+        lines = (f"{listed(names, _NAMED_AT_MOST)}: {remark}" for remark, names in movies.items())
+        print("Remarks:", *lines, sep="\n  - ", file=sys.stderr)
 
 
 def _way(

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_temporal.datasets.image_io import as_labels
-from nnunet_temporal.datasets.movie_file import read_stored_pixels
-from nnunet_temporal.datasets.movie_metaimage import read_meta_image
+from nnunet_temporal.datasets.image_io import as_grey_values, as_labels
+from nnunet_temporal.datasets.movie_file import StoredMovie, read_stored_pixels
 from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.errors import InputError
 
@@ -100,14 +99,23 @@ def check_labels(labels: np.ndarray, path: Path) -> None:
         raise InputError(f"{path}: found label values {unknown}, expected 1 LV, 2 MYO, 3 LA on background 0; {RESTORE}")
 
 
-def read_mhd_labels(path: Path) -> np.ndarray:
+def read_mhd_image(movie: StoredMovie) -> np.ndarray:
+    """Read the grey values (T, Y, X), float32, of a MetaImage file.
+
+    Raises:
+        InputError: The file or the file of its pixels is missing or damaged.
+    """
+    return as_grey_values(read_stored_pixels(movie), movie.path)
+
+
+def read_mhd_labels(movie: StoredMovie) -> np.ndarray:
     """Read the labels (T, Y, X) of a MetaImage file: 1 LV, 2 MYO and 3 LA on background 0.
 
     Raises:
         InputError: The file or the file of its pixels is missing or damaged, or holds other values.
     """
-    labels = as_labels(read_stored_pixels(read_meta_image(path)), path)
-    check_labels(labels, path)
+    labels = as_labels(read_stored_pixels(movie), movie.path)
+    check_labels(labels, movie.path)
     return labels
 
 

@@ -22,10 +22,12 @@ from nnunet_temporal.datasets.camus_layout import (
     forward,
     patient_folders,
     read_facts,
+    read_mhd_image,
     read_mhd_labels,
     read_patient_list,
 )
-from nnunet_temporal.datasets.movie_io import movie_header, read_movie
+from nnunet_temporal.datasets.movie_file import StoredMovie, movie_header_of
+from nnunet_temporal.datasets.movie_metaimage import read_meta_image
 from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.datasets.study_source import IGNORE, StudySource
 from nnunet_temporal.errors import InputError
@@ -100,22 +102,24 @@ def _studies(folder: Path) -> dict[str, Path]:
 
 
 def _source_of(study: str, patient: Path, view: str) -> StudySource:
-    movie = movie_header(patient / f"{patient.name}_{view}_sequence.mhd")
+    # Not its path: the file of the pixels, which the header names, must be told apart when it has changed.
+    stored = read_meta_image(patient / f"{patient.name}_{view}_sequence.mhd")
+    movie = movie_header_of(stored)
     info = patient / f"Info_{view}.cfg"
     facts = read_facts(info)
     check_frames(facts, info, movie.shape[0], movie.path)
-    masks = _masks_of(patient, view, facts)
-    for path in masks.values():
-        shape = movie_header(path).shape
+    masks = {frame: read_meta_image(path) for frame, path in _masks_of(patient, view, facts).items()}
+    for mask in masks.values():
+        shape = movie_header_of(mask).shape
         if shape != (1, *movie.shape[1:]):
             found, expected = shape[::-1], (*movie.shape[:0:-1], 1)
             raise InputError(
-                f"{path}: found shape {found}, expected {expected} (x, y, t) as in {movie.path}; {RESTORE}"
+                f"{mask.path}: found shape {found}, expected {expected} (x, y, t) as in {movie.path}; {RESTORE}"
             )
     ed, es = facts.in_time(movie.shape[0])
     return StudySource(
         study=study,
-        load_image=partial(_load_image, movie.path, facts),
+        load_image=partial(_load_image, stored, facts),
         load_labels=partial(_load_labels, masks, movie.shape, facts) if masks else None,
         spacing=replace(movie.spacing, frame_s=facts.frame_s),
         view=view,
@@ -139,16 +143,18 @@ def _masks_of(patient: Path, view: str, facts: ViewFacts) -> dict[int, Path]:
     return masks
 
 
-def _load_image(path: Path, facts: ViewFacts) -> np.ndarray:
-    return forward(read_movie(path)[0], facts)
+def _load_image(movie: StoredMovie, facts: ViewFacts) -> np.ndarray:
+    return forward(read_mhd_image(movie), facts)
 
 
-def _load_labels(masks: dict[int, Path], shape: tuple[int, ...], facts: ViewFacts) -> np.ndarray:
+def _load_labels(masks: dict[int, StoredMovie], shape: tuple[int, ...], facts: ViewFacts) -> np.ndarray:
     """Return labels (T, Y, X), uint8: the ignore label in all frames but ED and ES."""
     labels = np.full(shape, LABELS[IGNORE], np.uint8)
-    for frame, path in masks.items():
-        mask = read_mhd_labels(path)
+    for frame, stored in masks.items():
+        mask = read_mhd_labels(stored)
         if not mask.any():
-            raise InputError(f"{path}: found no label at all, expected 1 LV, 2 MYO, 3 LA on background 0; {RESTORE}")
+            raise InputError(
+                f"{stored.path}: found no label at all, expected 1 LV, 2 MYO, 3 LA on background 0; {RESTORE}"
+            )
         labels[frame] = mask[0]
     return forward(labels, facts)

@@ -8,7 +8,6 @@ ICCV, 2023, https://github.com/xmed-lab/GraphEcho.
 
 import re
 import warnings
-import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import binary_erosion, binary_fill_holes
 
-from nnunet_temporal.datasets.image_io import ImageHeader, Spacing, check_same_grid, open_nifti, read_image, read_labels
+from nnunet_temporal.datasets.image_io import ImageHeader, check_same_grid, read_image, read_labels
 from nnunet_temporal.datasets.image_io import read_header as read_nifti_header
 from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.datasets.study_source import IGNORE, StudySource
@@ -81,7 +80,7 @@ def _images_of(folder: Path, view: str) -> list[Path]:
     root = folder / _ROOT if (folder / _ROOT).is_dir() else folder
     paths = [*root.glob("Site_*/*_image.nii*"), *root.glob(f"{_ALL_LABELLED}/*_image.nii*")]
     named = ((path, _NAME.fullmatch(path.name)) for path in sorted(paths))
-    return [path for path, match in named if match and match["view"] == _number_of(view)]
+    return [path for path, match in named if match and match["view"] == _number_of(view) and path.name[0] != "."]
 
 
 def _study_of(image: Path) -> str:
@@ -110,10 +109,7 @@ def _source_of(image: Path, view: str, dense: dict[str, Path]) -> StudySource | 
 
 def _read_header(path: Path) -> ImageHeader:
     """Read shape (T, Y, X) and spacing; a file with two axes is a movie of one frame."""
-    shape = open_nifti(path).header.get_data_shape()
-    if len(shape) == 2:
-        return ImageHeader(path, (1, shape[1], shape[0]), Spacing(pixel_known=False))
-    header = read_nifti_header(path)
+    header = read_nifti_header(path, still=True)
     if len(header.shape) != 3:
         raise InputError(f"{path}: found {len(header.shape)} axes, expected 3 (x, y, t) or 2 (x, y)")
     # Pixels of 1 mm would make the picture half a metre wide.
@@ -122,18 +118,7 @@ def _read_header(path: Path) -> ImageHeader:
 
 
 def _load(path: Path) -> np.ndarray:
-    return _read_still(path) if _is_still(path) else read_image(path)
-
-
-def _is_still(path: Path) -> bool:
-    return len(open_nifti(path).header.get_data_shape()) == 2
-
-
-def _read_still(path: Path) -> np.ndarray:
-    try:
-        return np.asarray(open_nifti(path).dataobj).T[None]
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{path}: the pixels cannot be read, the file may be cut off: {error}") from error
+    return read_image(path, still=True)
 
 
 def _load_labels(path: Path, labels: dict[str, int]) -> np.ndarray:
@@ -142,7 +127,7 @@ def _load_labels(path: Path, labels: dict[str, int]) -> np.ndarray:
     Raises:
         InputError: The file is unreadable, or an outline is not closed.
     """
-    found = _read_still(path) if _is_still(path) else read_labels(path)
+    found = read_labels(path, still=True)
     classes = [value for name, value in labels.items() if name != IGNORE]
     stray = ~np.isin(found, classes)
     if stray.any():

@@ -7,7 +7,7 @@ movies are views, named after series number and, for ultrasound, instance number
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import EllipsisType
@@ -67,7 +67,7 @@ def find_studies(
         raise InputError(f"{folder}: found only clips with colour flow, which are left out unless they are asked for")
     if len({movie.is_stack for movie in movies}) > 1:
         raise InputError(f"{folder}: found both ultrasound and MRI, expected one of them; convert one folder for each")
-    views = _named(movies)
+    views = named_movies(movies)
     mask_of = {} if masks is None else _masks_by_name(masks, {case_name(study, None, view) for study, view, _ in views})
 
     def source_of(entry: tuple[str, str | None, DicomMovie]) -> StudySource:
@@ -92,8 +92,12 @@ def _source_of(
     )
 
 
-def _named(movies: list[DicomMovie]) -> list[tuple[str, str | None, DicomMovie]]:
-    """Return study, view and movie; visits of one patient are numbered by time, a view is None where it is the only."""
+def named_movies(movies: Sequence[DicomMovie]) -> list[tuple[str, str | None, DicomMovie]]:
+    """Return study, view and movie; visits of one patient are numbered by time, a view is None where it is the only.
+
+    Args:
+        movies: As ``dicom_io.find_movies`` sorts them.
+    """
     patients: dict[str, list[str]] = {}
     for movie in movies:
         # The movies come sorted by time of study.
@@ -102,15 +106,26 @@ def _named(movies: list[DicomMovie]) -> list[tuple[str, str | None, DicomMovie]]
             visits.append(movie.study_uid)
     n_movies = Counter((_patient(movie), movie.study_uid) for movie in movies)
     named = []
+    uids: dict[str, str] = {}
     for movie in movies:
         patient, visits = _patient(movie), patients[_patient(movie)]
         study = patient if len(visits) == 1 else f"{patient}_{visits.index(movie.study_uid) + 1}"
+        if uids.setdefault(study, movie.study_uid) != movie.study_uid:
+            raise InputError(
+                f"{movie.frames[0][0].path}: its study would be called {study}, as a visit of another patient is; "
+                "change one PatientID"
+            )
         named.append((study, movie.view if n_movies[patient, movie.study_uid] > 1 else None, movie))
     return named
 
 
+def patient_name(patient_id: str) -> str:
+    """Return what a patient's studies are named after: PatientID without what a file name cannot hold."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", patient_id).strip("-") or "unknown"
+
+
 def _patient(movie: DicomMovie) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", movie.patient_id).strip("-") or "unknown"
+    return patient_name(movie.patient_id)
 
 
 def _masks_by_name(folder: Path, expected: set[str]) -> dict[str, Path]:

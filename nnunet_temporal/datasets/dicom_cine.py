@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_temporal.datasets.dicom_files import DicomMovie, Window, required
+from nnunet_temporal.datasets.dicom_files import DicomMovie, Window, number_in, required
 from nnunet_temporal.datasets.dicom_planes import Plane, are_one_place, are_parallel, grouped, planes_of
 from nnunet_temporal.datasets.image_io import Spacing
 from nnunet_temporal.datasets.problems import apply_to_all
@@ -87,7 +87,7 @@ def _movie_of(slices: list[list[Plane]]) -> DicomMovie:
         patient_id=str(first.header.get("PatientID") or ""),
         study_uid=str(required(first.header, first.source.path, "StudyInstanceUID")),
         study_time=f"{first.header.get('StudyDate') or ''}{first.header.get('StudyTime') or ''}",
-        view=f"s{int(first.header.get('SeriesNumber') or 0)}",
+        view=f"s{number_in(first.header, first.source.path, 'SeriesNumber'):.0f}",
         frames=tuple(tuple(phases[t].source for phases in slices) for t in range(len(slices[0]))),
         stored_shape=(rows, columns),
         window=Window(0, rows, 0, columns),
@@ -98,7 +98,7 @@ def _movie_of(slices: list[list[Plane]]) -> DicomMovie:
             frame_s=frame_s,
         ),
         affine=_affine(first, step),
-        cyclic=_covers_one_beat(first.header, len(slices[0]), frame_s),
+        cyclic=_covers_one_beat(first, len(slices[0]), frame_s),
     )
 
 
@@ -146,7 +146,8 @@ def _check_no_phase_twice(phases: list[Plane], where: str) -> None:
 
 def _check_phases(slices: list[list[Plane]], where: str) -> None:
     """Check that all slices have the same number of phases, as many as stated, without a gap in time."""
-    stated = int(slices[0][0].header.get("CardiacNumberOfImages") or 0)
+    first = slices[0][0]
+    stated = int(number_in(first.header, first.source.path, "CardiacNumberOfImages"))
     most = max(stated, *(len(phases) for phases in slices))
     usual_ms = 1000 * (_frame_s(slices) or np.inf)
     problems = []
@@ -204,7 +205,7 @@ def _affine(first: Plane, step: np.ndarray | None) -> np.ndarray:
     return affine
 
 
-def _covers_one_beat(header: Any, n_frames: int, frame_s: float | None) -> bool:  # noqa: ANN401
+def _covers_one_beat(first: Plane, n_frames: int, frame_s: float | None) -> bool:
     """Return whether the phases fill the interval between two R waves, to within half a frame."""
-    interval_s = float(header.get("NominalInterval") or 0) / 1000
+    interval_s = number_in(first.header, first.source.path, "NominalInterval") / 1000
     return frame_s is not None and interval_s > 0 and abs(n_frames * frame_s - interval_s) <= frame_s / 2

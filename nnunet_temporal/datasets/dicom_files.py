@@ -3,7 +3,9 @@
 Tags and their meaning: DICOM PS3.3, 2024. Needs the extra ``dicom``: pydicom, and python-gdcm for compressed pixels.
 """
 
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_temporal.datasets.image_io import Spacing
+from nnunet_temporal.datasets.image_io import DEFLATE_AT_MOST, Spacing
 from nnunet_temporal.errors import InputError
 
 # ITU-R BT.601, the weights of the Y that JPEG stores.
@@ -23,15 +25,23 @@ _PALETTE = "PALETTE COLOR"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _IDENTITY_TAGS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"]
 _ORDER_TAGS = ["PatientID", "StudyDate", "StudyTime", "SeriesNumber", "InstanceNumber", "AcquisitionTime", "ImageType"]
-_PIXEL_TAGS = ["Rows", "Columns", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "UltrasoundColorDataPresent"]
+_PIXEL_TAGS = ["Rows", "Columns", "NumberOfFrames", "BitsAllocated", "UltrasoundColorDataPresent"]
+_VALUE_TAGS = ["RescaleSlope", "RescaleIntercept"]
 _PLACE_TAGS = ["PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SequenceOfUltrasoundRegions"]
 _BEAT_TAGS = ["TriggerTime", "NominalInterval", "CardiacNumberOfImages"]
 _CLIP_TAGS = ["FrameIncrementPointer", "FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate"]
 _GROUP_TAGS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 # Headers of a whole folder are held at once, and private tags may be large.
-_TAGS = [*_IDENTITY_TAGS, *_ORDER_TAGS, *_PIXEL_TAGS, *_PLACE_TAGS, *_BEAT_TAGS, *_CLIP_TAGS, *_GROUP_TAGS]
+_IMAGE_TAGS = [*_PIXEL_TAGS, *_VALUE_TAGS, *_PLACE_TAGS]
+_TAGS = [*_IDENTITY_TAGS, *_ORDER_TAGS, *_IMAGE_TAGS, *_BEAT_TAGS, *_CLIP_TAGS, *_GROUP_TAGS]
 # What the decoders behind pydicom raise for cut-off pixels, unknown encodings and missing plugins.
-_DECODE_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+_WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+_DECODE_ERRORS = (*_WRONG_VALUES, EOFError, MemoryError, OSError, RuntimeError, zlib.error)
+# Transfer syntaxes whose pixels lie in the file as they are, in a file that is deflated as a whole or not.
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", _DEFLATED)
+# Each compressed frame is an item of its own, of which tag and length take so many bytes.
+_ITEM_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,10 @@ class DicomMovie:
             InputError: A file cannot be decoded, has no grey values, or frames of another size than its header says.
         """
         in_plane = self.shape[-2:]
-        image = np.empty((len(self.frames), len(self.frames[0]), *in_plane), np.float32)
+        try:
+            image = np.empty((len(self.frames), len(self.frames[0]), *in_plane), np.float32)
+        except MemoryError as error:
+            raise InputError(f"{self.frames[0][0].path}: no memory for {self.shape}, (T, Z, Y, X): {error}") from error
         places: dict[Path, list[tuple[int, int]]] = {}
         for t, slices in enumerate(self.frames):
             for z, source in enumerate(slices):
@@ -167,14 +180,15 @@ def read_header(path: Path) -> Any | None:  # noqa: ANN401 - a pydicom.Dataset, 
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
             # pydicom parses a value, and complains about it, only when it is asked for.
-            for _ in header.iterall():
-                pass
+            for part in (header.file_meta, header):
+                for _ in part.iterall():
+                    pass
             return header
     except pydicom.errors.InvalidDicomError as error:
         if path.suffix.lower() == ".dcm":
             raise InputError(f"{path}: expected a DICOM file: {error}; restore or remove it") from error
         return None
-    except _DECODE_ERRORS as error:
+    except (*_DECODE_ERRORS, pydicom.errors.BytesLengthException) as error:
         raise InputError(f"{path}: the DICOM header cannot be read: {error}; restore or remove the file") from error
 
 
@@ -188,6 +202,57 @@ def required(header: Any, path: Path, name: str) -> Any:  # noqa: ANN401 - see r
     if value is None or value == "":
         raise InputError(f"{path}: {name} is missing, which the conversion needs; export the file with it")
     return value
+
+
+def numbers_in(facts: Any, path: Path, name: str, n: int | None = 1) -> list[float] | None:  # noqa: ANN401
+    """Return the numbers of a tag, None where it is missing or empty.
+
+    Args:
+        facts: A header, an item of a sequence, or a dictionary of values by keyword.
+        path: The file, for messages.
+        name: The keyword.
+        n: How many numbers there must be, None for any number of them.
+
+    Raises:
+        InputError: There are more or fewer, or one is no finite number.
+    """
+    value = facts.get(name)
+    try:
+        found = [] if value is None or value == "" else [float(number) for number in np.atleast_1d(value)]
+    except (TypeError, ValueError):
+        found = [np.nan]
+    if not np.isfinite(found).all() or (found and n not in (None, len(found))):
+        raise InputError(f"{path}: found {name} {value!r}, expected {n or 'only'} finite number(s); correct the header")
+    return found or None
+
+
+def number_in(facts: Any, path: Path, name: str) -> float:  # noqa: ANN401
+    """Return the one number of a tag, 0 where it is missing or empty; see :func:`numbers_in`."""
+    return (numbers_in(facts, path, name) or [0.0])[0]
+
+
+def required_numbers(facts: Any, path: Path, name: str, n: int = 1) -> list[float]:  # noqa: ANN401
+    """Return the numbers of a tag that must be there; see :func:`required` and :func:`numbers_in`."""
+    required(facts, path, name)
+    return numbers_in(facts, path, name, n) or []
+
+
+def frame_size(header: Any, path: Path, n_frames: int = 1) -> tuple[int, int]:  # noqa: ANN401 - see read_header
+    """Return rows and columns, after a check that the file can hold ``n_frames`` of them.
+
+    Raises:
+        InputError: One is missing or no number, or the file is too small for them, so that the header must be damaged.
+    """
+    rows, columns = (int(required_numbers(header, path, name)[0]) for name in ("Rows", "Columns"))
+    syntax = header.file_meta.get("TransferSyntaxUID", _NATIVE[0])
+    pixel_bytes = rows * columns * (number_in(header, path, "BitsAllocated") or 8) / 8
+    available = path.stat().st_size * (DEFLATE_AT_MOST if syntax == _DEFLATED else 1)
+    if n_frames * max(_ITEM_BYTES, pixel_bytes if syntax in _NATIVE else 0) > available:
+        raise InputError(
+            f"{path}: found {n_frames} frames of {rows} x {columns} pixels in the header, for which a file of "
+            f"{path.stat().st_size} bytes is too small; it is cut off or damaged, restore or remove it"
+        )
+    return rows, columns
 
 
 def read_grey_frames(path: Path, numbers: list[int]) -> Iterator[np.ndarray]:

@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_temporal.datasets.dicom_files import FrameSource, required
+from nnunet_temporal.datasets.dicom_files import (
+    FrameSource,
+    frame_size,
+    number_in,
+    numbers_in,
+    required,
+    required_numbers,
+)
+from nnunet_temporal.errors import InputError
 
 CLASSIC = "1.2.840.10008.5.1.4.1.1.4"
 # Enhanced MR Image Storage, and the form into which archives convert classic series.
@@ -21,6 +29,8 @@ SOP_CLASSES = (CLASSIC, *ENHANCED)
 # Positions are written with few decimals: what is closer than this is one place.
 _SAME_PLACE_MM = 0.1
 _SAME_DIRECTION = 1e-3
+# Directions are unit vectors, perpendicular to each other, but written with few digits.
+_DIRECTION_DIGITS = 0.01
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ def planes_of(path: Path, header: Any) -> list[Plane]:  # noqa: ANN401 - a pydic
     """Return the frames of a classic or enhanced MR file.
 
     Raises:
-        InputError: A tag that places frames or names instances is missing.
+        InputError: A tag that places frames or names instances is missing or damaged.
     """
     if header.SOPClassUID == CLASSIC:
         return [_plane(path, header, [header])]
@@ -98,9 +108,16 @@ def _plane(path: Path, header: Any, items: list[Any], number: int | None = None)
     facts: dict[str, Any] = {}
     for item in items:
         facts.update({element.keyword: element.value for element in item if element.value not in (None, "")})
-    trigger = facts.get("TriggerTime", facts.get("NominalCardiacTriggerDelayTime"))
-    row_mm, column_mm = required(facts, path, "PixelSpacing")
-    x, y, z = (float(value) for value in required(facts, path, "ImagePositionPatient"))
+    trigger = numbers_in(facts, path, "TriggerTime") or numbers_in(facts, path, "NominalCardiacTriggerDelayTime")
+    row_mm, column_mm = required_numbers(facts, path, "PixelSpacing", 2)
+    x, y, z = required_numbers(facts, path, "ImagePositionPatient", 3)
+    directions = np.reshape(required_numbers(facts, path, "ImageOrientationPatient", 6), (2, 3))
+    frame_size(header, path)
+    if min(row_mm, column_mm) <= 0 or np.abs(directions @ directions.T - np.eye(2)).max() > _DIRECTION_DIGITS:
+        raise InputError(
+            f"{path}: found PixelSpacing {[row_mm, column_mm]} and ImageOrientationPatient {directions.tolist()}, "
+            "expected lengths above 0 and two perpendicular directions of length 1; correct the header"
+        )
     source = FrameSource(
         path,
         str(required(header, path, "SeriesInstanceUID")),
@@ -108,19 +125,19 @@ def _plane(path: Path, header: Any, items: list[Any], number: int | None = None)
         str(required(header, path, "SOPInstanceUID")),
         number or 0,
         number is not None,
-        float(facts.get("RescaleSlope", 1.0)),
-        float(facts.get("RescaleIntercept", 0.0)),
+        (numbers_in(facts, path, "RescaleSlope") or [1.0])[0],
+        number_in(facts, path, "RescaleIntercept"),
         (x, y, z),
     )
     return Plane(
         source,
         header,
-        np.array(required(facts, path, "ImageOrientationPatient"), float).reshape(2, 3),
+        directions,
         np.array([x, y, z]),
-        (float(row_mm), float(column_mm)),
-        None if trigger is None else float(trigger),
+        (row_mm, column_mm),
+        trigger[0] if trigger else None,
         (
-            float(header.get("InstanceNumber") or 0) if number is None else float(number),
-            float(header.get("AcquisitionTime") or 0),
+            number_in(header, path, "InstanceNumber") if number is None else float(number),
+            number_in(header, path, "AcquisitionTime"),
         ),
     )

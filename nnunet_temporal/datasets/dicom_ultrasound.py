@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_temporal.datasets.dicom_files import DicomMovie, FrameSource, Window, required
+from nnunet_temporal.datasets.dicom_files import (
+    DicomMovie,
+    FrameSource,
+    Window,
+    frame_size,
+    number_in,
+    numbers_in,
+    required,
+    required_numbers,
+)
 from nnunet_temporal.datasets.image_io import Spacing
 from nnunet_temporal.errors import InputError
 
@@ -37,26 +46,26 @@ def read_ultrasound(path: Path, header: Any) -> DicomMovie:  # noqa: ANN401 - a 
         A movie (T, Y, X).
 
     Raises:
-        InputError: A tag is missing, or two 2D images are side by side.
+        InputError: A tag is missing or damaged, or two 2D images are side by side.
     """
-    n_frames = int(required(header, path, "NumberOfFrames"))
-    stored_shape = (int(required(header, path, "Rows")), int(required(header, path, "Columns")))
+    n_frames = int(required_numbers(header, path, "NumberOfFrames")[0])
+    stored_shape = frame_size(header, path, n_frames)
     series_uid = str(required(header, path, "SeriesInstanceUID"))
     uids = (str(required(header, path, "SOPClassUID")), str(required(header, path, "SOPInstanceUID")))
     whole = Window(0, stored_shape[0], 0, stored_shape[1])
     region, window = _image_region(path, header, stored_shape) or (None, whole)
-    steps_mm = _steps_mm(header, region)
+    steps_mm = _steps_mm(path, header, region)
     return DicomMovie(
         patient_id=str(header.get("PatientID") or ""),
         study_uid=str(required(header, path, "StudyInstanceUID")),
         study_time=f"{header.get('StudyDate') or ''}{header.get('StudyTime') or ''}",
-        view=f"s{int(header.get('SeriesNumber') or 0)}i{int(header.get('InstanceNumber') or 0)}",
+        view=f"s{number_in(header, path, 'SeriesNumber'):.0f}i{number_in(header, path, 'InstanceNumber'):.0f}",
         frames=tuple((FrameSource(path, series_uid, *uids, t, is_multi_frame=True),) for t in range(n_frames)),
         stored_shape=stored_shape,
         window=window,
         is_stack=False,
-        spacing=_spacing(steps_mm, _frame_s(header)),
-        affine=None if steps_mm is None else _probe_affine(steps_mm, region),
+        spacing=_spacing(steps_mm, _frame_s(path, header)),
+        affine=None if steps_mm is None else _probe_affine(path, steps_mm, region),
         colour_flow=_shows_flow(header),
     )
 
@@ -67,7 +76,8 @@ def _regions(header: Any) -> list[Any]:  # noqa: ANN401
 
 def _window(path: Path, region: Any, stored_shape: tuple[int, int]) -> Window:  # noqa: ANN401
     left, top, right, bottom = (
-        int(required(region, path, f"RegionLocation{corner}")) for corner in ("MinX0", "MinY0", "MaxX1", "MaxY1")
+        int(required_numbers(region, path, f"RegionLocation{corner}")[0])
+        for corner in ("MinX0", "MinY0", "MaxX1", "MaxY1")
     )
     # Both corners belong to the region; some writers state the number of rows where the last row is meant.
     rows, columns = stored_shape
@@ -107,30 +117,27 @@ def _overlap(first: Window, second: Window) -> bool:
     return rows and first.left < second.right and second.left < first.right
 
 
-def _steps_mm(header: Any, region: Any | None) -> tuple[float, float] | None:  # noqa: ANN401
+def _steps_mm(path: Path, header: Any, region: Any | None) -> tuple[float, float] | None:  # noqa: ANN401
     """Return the signed lengths of one pixel (y, x) in mm, None when unknown or no lengths."""
     if region is not None:
         units = (region.get("PhysicalUnitsYDirection"), region.get("PhysicalUnitsXDirection"))
-        deltas = (region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX"))
-        if units != (_CENTIMETRES, _CENTIMETRES) or not all(deltas):
-            return None
-        return deltas[0] * _MM_PER_CM, deltas[1] * _MM_PER_CM
+        y_cm, x_cm = (number_in(region, path, f"PhysicalDelta{axis}") for axis in "YX")
+        known = units == (_CENTIMETRES, _CENTIMETRES) and y_cm and x_cm
+        return (y_cm * _MM_PER_CM, x_cm * _MM_PER_CM) if known else None
     # Not a tag of ultrasound, but what programs write that know no regions; regions that misfit outweigh it.
-    spacing = header.get("PixelSpacing")
-    if spacing and all(spacing) and not _regions(header):
-        return float(spacing[0]), float(spacing[1])
-    return None
+    spacing = numbers_in(header, path, "PixelSpacing", 2)
+    return (spacing[0], spacing[1]) if spacing and all(spacing) and not _regions(header) else None
 
 
-def _probe_affine(steps_mm: tuple[float, float], region: Any | None) -> np.ndarray:  # noqa: ANN401
+def _probe_affine(path: Path, steps_mm: tuple[float, float], region: Any | None) -> np.ndarray:  # noqa: ANN401
     """Return the affine (4, 4) from pixels (x, y) of the region to mm from its reference pixel."""
     y_mm, x_mm = steps_mm
     affine = np.diag([x_mm, y_mm, 1.0, 1.0])
     for axis, (name, step) in enumerate((("X", x_mm), ("Y", y_mm))):
-        pixel = None if region is None else region.get(f"ReferencePixel{name}0")
-        if region is not None and pixel is not None:
-            value_mm = _MM_PER_CM * float(region.get(f"ReferencePixelPhysicalValue{name}") or 0.0)
-            affine[axis, 3] = value_mm - pixel * step
+        pixel = None if region is None else numbers_in(region, path, f"ReferencePixel{name}0")
+        if pixel is not None:
+            value_mm = _MM_PER_CM * number_in(region, path, f"ReferencePixelPhysicalValue{name}")
+            affine[axis, 3] = value_mm - pixel[0] * step
     return affine
 
 
@@ -140,16 +147,16 @@ def _spacing(steps_mm: tuple[float, float] | None, frame_s: float | None) -> Spa
     return Spacing((abs(steps_mm[0]), abs(steps_mm[1])), frame_s=frame_s)
 
 
-def _frame_s(header: Any) -> float | None:  # noqa: ANN401
+def _frame_s(path: Path, header: Any) -> float | None:  # noqa: ANN401
     """Return the time between frames; of a vector of times the median, because a paused clip has one long one."""
     # The first entry is the time before the first frame, always zero.
-    vector = [float(ms) for ms in np.atleast_1d(header.get("FrameTimeVector") or [])][1:]
+    vector = (numbers_in(header, path, "FrameTimeVector", None) or [])[1:]
     from_vector = float(np.median(vector)) / 1000 if vector else 0.0
-    from_time = float(header.get("FrameTime") or 0) / 1000
+    from_time = number_in(header, path, "FrameTime") / 1000
     points_to_vector = header.get("FrameIncrementPointer") == _FRAME_TIME_VECTOR_TAG
     intervals = [from_vector, from_time] if points_to_vector else [from_time, from_vector]
     for name in ("CineRate", "RecommendedDisplayFrameRate"):
-        rate = float(header.get(name) or 0)
+        rate = number_in(header, path, name)
         intervals.append(1 / rate if rate > 0 else 0.0)
     return next((interval for interval in intervals if interval > 0), None)
 

@@ -33,9 +33,9 @@ def read_table(path: Path, columns: list[str]) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
+            found = reader.fieldnames or []
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: expected a table with the columns {columns}: {error}; {RESTORE}") from error
-    found = reader.fieldnames or []
     if not set(columns) <= set(found):
         raise InputError(f"{path}: found columns {list(found)}, expected {columns} among them; {RESTORE}")
     for number, row in enumerate(rows, start=2):

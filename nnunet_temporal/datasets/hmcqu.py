@@ -8,9 +8,9 @@ al., IEEE Access, 2021.
 
 import re
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
@@ -84,12 +84,13 @@ def _read_rows(table: Path) -> list[dict[str, Any]]:
         raise InputError("HMC-QU needs openpyxl; run: pip install 'nnunet_temporal[hmcqu]'") from error
     try:
         lines = list(openpyxl.load_workbook(table, read_only=True, data_only=True).worksheets[0].values)
-    except (OSError, ValueError, KeyError, SyntaxError, BadZipFile) as error:
+    except Exception as error:  # openpyxl passes on whatever a broken file leads to.
         raise InputError(f"{table}: expected a readable Excel sheet: {error!r}; {_RESTORE}") from error
     for number, line in enumerate(lines):
         header = [" ".join(str(cell or "").split()) for cell in line]
         if set(_COLUMNS) <= set(header):
-            rows = [dict(zip(header, values, strict=True)) for values in lines[number + 1 :]]
+            # Rows may end before the columns do.
+            rows = [dict(zip_longest(header, values[: len(header)])) for values in lines[number + 1 :]]
             return [row for row in rows if row[_NAME]]
     raise InputError(f"{table}: found no line with the columns {list(_COLUMNS)}; {_RESTORE}")
 
@@ -97,7 +98,7 @@ def _read_rows(table: Path) -> list[dict[str, Any]]:
 def _cycle(row: dict[str, Any], table: Path) -> tuple[int, int]:
     """Return the first masked frame, counted from 0, and the one after the last."""
     first, last = (row[column] for column in (_FIRST, _LAST))
-    if not all(isinstance(frame, int | float) and frame == int(frame) for frame in (first, last)):
+    if not all(isinstance(frame, int | float) and float(frame).is_integer() for frame in (first, last)):
         raise InputError(
             f"{table}: found frames {first!r} to {last!r} for {row[_NAME]!r}, expected numbers; {_RESTORE}"
         )

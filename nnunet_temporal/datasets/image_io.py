@@ -85,17 +85,22 @@ def open_nifti(path: Path) -> nibabel.Nifti1Image:
     return image
 
 
-def read_header(path: Path) -> ImageHeader:
+def read_header(path: Path, still: bool = False) -> ImageHeader:
     """Read shape and spacing of a study (x, y, z, t) or a sequence (x, y, t).
 
     Spacing comes from the header's zooms, never from the affine: ACDC and its descendants carry a unit sform. The frame
     interval is None unless the file states a time unit and a plausible value.
+
+    Args:
+        path: The file.
+        still: Whether two axes (x, y) are taken for a sequence of one frame.
 
     Raises:
         InputError: The file is unreadable, has not 3 or 4 axes, an axis is empty, or the file is too small for them.
     """
     header = open_nifti(path).header
     shape = _squeezed_shape(header.get_data_shape())
+    shape = (*shape, 1) if still and len(shape) == 2 else shape
     if len(shape) not in (3, 4):
         raise InputError(f"{path}: found {len(shape)} axes {shape}, expected 4 (x, y, z, t) or 3 (x, y, t)")
     if shape[-1] == 0:
@@ -106,17 +111,19 @@ def read_header(path: Path) -> ImageHeader:
     return ImageHeader(path, tuple(reversed(shape)), _spacing_of(header, len(shape)))
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read grey values as (T, Z, Y, X) or (T, Y, X), float32.
+def read_image(path: Path, still: bool = False) -> np.ndarray:
+    """Read grey values as (T, Z, Y, X) or (T, Y, X), float32; for ``still`` see :func:`read_header`.
 
     Raises:
         InputError: As :func:`read_header`, or pixels are not grey values, or some are NaN or infinite.
     """
-    return as_grey_values(_read_pixels(path), path)
+    return as_grey_values(_read_pixels(path, still), path)
 
 
-def read_labels(path: Path) -> np.ndarray:
+def read_labels(path: Path, still: bool = False) -> np.ndarray:
     """Read label values as (T, Z, Y, X) or (T, Y, X); labels stored as floats must hold whole numbers.
+
+    For ``still`` see :func:`read_header`.
 
     Returns:
         The labels in the smallest unsigned integer type that holds them.
@@ -124,7 +131,7 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         InputError: As :func:`read_header`, or a value is not a whole number in 0..65535.
     """
-    return as_labels(_read_pixels(path), path)
+    return as_labels(_read_pixels(path, still), path)
 
 
 def as_grey_values(pixels: np.ndarray, path: Path) -> np.ndarray:
@@ -224,7 +231,7 @@ def _units(header: nibabel.Nifti1Header) -> tuple[str, str]:
 
 
 def _spacing_of(header: nibabel.Nifti1Header, n_axes: int) -> Spacing:
-    zooms = [float(zoom) for zoom in header.get_zooms()]
+    zooms = [*(float(zoom) for zoom in header.get_zooms()), 0.0]  # a still has none for time
     space_unit, time_unit = _units(header)
     lengths = [positive_length(zoom * _MM_PER_UNIT[space_unit]) for zoom in zooms[: n_axes - 1]]
     slice_mm = lengths[2] if n_axes == 4 else None
@@ -248,8 +255,8 @@ def _compressed_pixels(path: Path) -> np.ndarray:
     return pixels
 
 
-def _read_pixels(path: Path) -> np.ndarray:
-    shape = read_header(path).shape
+def _read_pixels(path: Path, still: bool) -> np.ndarray:
+    shape = read_header(path, still).shape
     try:
         pixels = _compressed_pixels(path) if path.name.endswith(".gz") else np.asanyarray(open_nifti(path).dataobj)
     except _READ_ERRORS as error:

@@ -61,16 +61,23 @@ def find_studies(folder: Path, views: Collection[str] = VIEWS) -> list[StudySour
     return apply_to_all(progress, lambda item: _source_of(item[0], item[1], folder))
 
 
-def held_out_studies(folder: Path) -> list[str]:
-    """Return the patients whom M&Ms-2 keeps for testing: those from 201 on."""
-    return sorted({patient for patient, _ in _files_of(folder) if int(patient) > _LAST_VALIDATION})
+def held_out_studies(folder: Path, views: Collection[str] = VIEWS) -> list[str]:
+    """Return the patients whom M&Ms-2 keeps for testing, those from 201 on, who have one of the views."""
+    return sorted(patient for patient in _patients(folder, views) if int(patient) > _LAST_VALIDATION)
 
 
-def official_folds(folder: Path) -> list[tuple[set[str], set[str]]]:
-    """Return the official fold as sets of patients: 1 to 160, then 161 to 200; empty when either is missing."""
-    patients = {patient for patient, _ in _files_of(folder) if int(patient) <= _LAST_VALIDATION}
+def official_folds(folder: Path, views: Collection[str] = VIEWS) -> list[tuple[set[str], set[str]]]:
+    """Return the official fold as sets of patients: 1 to 160, then 161 to 200; empty when either is missing.
+
+    Patients without any of the views are left out.
+    """
+    patients = {patient for patient in _patients(folder, views) if int(patient) <= _LAST_VALIDATION}
     training = {patient for patient in patients if int(patient) <= _LAST_TRAINING}
     return [(training, patients - training)] if training and patients - training else []
+
+
+def _patients(folder: Path, views: Collection[str]) -> set[str]:
+    return {patient for patient, view in _files_of(folder) if view in views}
 
 
 def _files_of(folder: Path) -> dict[tuple[str, str], ViewFiles]:

@@ -91,9 +91,13 @@ def find_studies(folder: Path, layout: NiftiLayout, ignore: int) -> list[StudySo
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: the input folder does not exist")
-    if any(Path(pattern).is_absolute() for pattern in layout.images):
-        raise InputError(f"--images: found {' '.join(layout.images)}, expected a pattern relative to {folder}")
-    images = sorted({path for pattern in layout.images for path in folder.glob(pattern) if path.is_file()})
+    try:
+        found = {path for pattern in layout.images for path in folder.glob(pattern)}
+    except (LookupError, NotImplementedError, ValueError) as error:
+        patterns = " ".join(layout.images)
+        raise InputError(f"--images: found {patterns}, expected a pattern relative to {folder}: {error}") from error
+    # Archives made on a Mac hold a hidden file of other content for every file.
+    images = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
     label_of = {path: _label_path(folder, layout, path) for path in images}
     # A wide pattern such as "*.nii.gz" matches label files too; those are no images.
     images = [path for path in images if path not in set(label_of.values())]

@@ -1,8 +1,8 @@
 """The one writer all converters call: studies in, a raw nnU-Net dataset with manifest and study-wise splits out."""
 
+import os
 import re
 import shutil
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +30,8 @@ from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence, Splits,
 
 SPLITS_NAME = "splits_final.json"
 DEFAULT_WORKERS = 4
+# Of 255 bytes for a file name, the ending and the mark of an unfinished file take some.
+_LONGEST_NAME = 200
 
 Result = TypeVar("Result")
 
@@ -111,7 +113,7 @@ def write_raw_dataset(
     Raises:
         InputError: A study, a name, the id, the labels or the folds are at fault; one message lists all bad studies.
     """
-    target = _target_folder(info, nnunet_raw, overwrite)
+    target = target_folder(info, nnunet_raw, overwrite)
     working = target.parent / f".partial_{target.name}"
     labels = _with_ignore(info.labels)
     sources = sorted(sources, key=lambda source: (source.study, source.view or ""))
@@ -156,7 +158,12 @@ def check_dataset_id(info: DatasetInfo, nnunet_folders: Iterable[Path]) -> None:
                 raise InputError(f"dataset id {info.dataset_id} is already used by {other}; choose another id")
 
 
-def _target_folder(info: DatasetInfo, nnunet_raw: Path, overwrite: bool) -> Path:
+def target_folder(info: DatasetInfo, nnunet_raw: Path, overwrite: bool) -> Path:
+    """Return the folder that a dataset will have, after a check that it may be written.
+
+    Raises:
+        InputError: As :func:`check_dataset_id`, or it exists and shall not be replaced.
+    """
     check_dataset_id(info, [nnunet_raw])
     target = nnunet_raw / info.folder_name
     if target.exists() and not overwrite:
@@ -203,12 +210,19 @@ def _in_threads(
 ) -> list[Result]:
     pool = ThreadPoolExecutor(workers)
     try:
-        futures = deque(pool.submit(action, study) for study in studies)
-        # Let go one by one: the error of a bad study holds on to its pixels.
-        each = (futures.popleft() for _ in studies)
-        return apply_to_all(tqdm(each, desc=description, unit="study", total=len(studies)), Future.result)
+        futures = [pool.submit(_without_frames, action, study) for study in studies]
+        return apply_to_all(tqdm(futures, desc=description, unit="study"), Future.result)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _without_frames(action: Callable[[_Study], Result], study: _Study) -> Result:
+    try:
+        return action(study)
+    except InputError as error:
+        message = str(error)
+    # A new error, because the frames that the first one went through hold the study's pixels, and futures keep errors.
+    raise InputError(message)
 
 
 def _sequences_of(study: _Study, labels: dict[str, int]) -> list[Sequence]:
@@ -218,17 +232,20 @@ def _sequences_of(study: _Study, labels: dict[str, int]) -> list[Sequence]:
 
 
 def _manifest_of(sequences: list[Sequence]) -> Manifest:
-    by_case: dict[str, Sequence] = {}
+    by_name: dict[str, Sequence] = {}
     for sequence in sequences:
-        other = by_case.setdefault(sequence.case, sequence)
+        # Many file systems take "A" and "a" for one file.
+        other = by_name.setdefault(sequence.case.casefold(), sequence)
         if other is not sequence:
             raise InputError(
                 f"case name {sequence.case!r} stands for two sequences, of {other.source or other.study} and of "
-                f"{sequence.source or sequence.study}; rename one of the files"
+                f"{sequence.source or sequence.study}, which must differ in more than capitals; rename one of the files"
             )
+        if len(os.fsencode(sequence.case)) > _LONGEST_NAME:
+            raise InputError(f"case name {sequence.case!r}: expected at most {_LONGEST_NAME} bytes; rename the study")
     if not any(sequence.labelled_frames for sequence in sequences):
         raise InputError("no labelled frame in the whole dataset; check where the label files are looked for")
-    return Manifest(by_case)
+    return Manifest({sequence.case: sequence for sequence in sequences})
 
 
 def _write_study(study: _Study, manifest: Manifest, ignore: int) -> None:

@@ -36,7 +36,7 @@ def find_studies(folder: Path) -> list[StudySource]:
     Raises:
         InputError: There is none, or files of a study are missing, unreadable or do not fit; all bad ones are listed.
     """
-    images = sorted(folder.glob(f"*{_IMAGE_ENDING}"))
+    images = sorted(folder.glob(f"[!.]*{_IMAGE_ENDING}"))
     if not images:
         raise InputError(f"{folder}: found no *{_IMAGE_ENDING}, expected the NIfTI form of the Sunnybrook data")
     return apply_to_all(images, _source_of)
@@ -65,5 +65,5 @@ def _read_facts(path: Path) -> tuple[float, int, int]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return float(content["dt_s"]), int(content["ed_t"][0]), int(content["es_t"][0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: expected a JSON file with numbers dt_s, ed_t[0] and es_t[0]: {error!r}") from error

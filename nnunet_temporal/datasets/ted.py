@@ -18,10 +18,12 @@ from nnunet_temporal.datasets.camus_layout import (
     check_frames,
     patient_folders,
     read_facts,
+    read_mhd_image,
     read_mhd_labels,
 )
 from nnunet_temporal.datasets.image_io import check_same_grid
-from nnunet_temporal.datasets.movie_io import movie_header, read_movie
+from nnunet_temporal.datasets.movie_file import StoredMovie, movie_header_of
+from nnunet_temporal.datasets.movie_metaimage import read_meta_image
 from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.datasets.study_source import IGNORE, StudySource
 
@@ -30,6 +32,7 @@ CHANNEL = "US"
 NAME = "TED"
 
 _VIEW = "4CH"
+_FILES = ("sequence", "sequence_gt")
 _PLACES = (".", "database")
 
 
@@ -51,16 +54,17 @@ def find_studies(folder: Path) -> list[StudySource]:
 
 
 def _source_of(patient: Path) -> StudySource:
-    movie = movie_header(patient / f"{patient.name}_{_VIEW}_sequence.mhd")
-    masks = movie_header(patient / f"{patient.name}_{_VIEW}_sequence_gt.mhd")
-    check_same_grid(masks, movie)
+    # Not their paths: the file of the pixels, which the header names, must be told apart when it has changed.
+    stored, masks = (read_meta_image(patient / f"{patient.name}_{_VIEW}_{name}.mhd") for name in _FILES)
+    movie = movie_header_of(stored)
+    check_same_grid(movie_header_of(masks), movie)
     info = patient / f"Info_{_VIEW}.cfg"
     facts = read_facts(info)
     check_frames(facts, info, movie.shape[0], movie.path)
     return StudySource(
         study=patient.name,
-        load_image=partial(_load_image, movie.path),
-        load_labels=partial(_load_labels, masks.path),
+        load_image=partial(read_mhd_image, stored),
+        load_labels=partial(_load_labels, masks),
         spacing=replace(movie.spacing, frame_s=facts.frame_s),
         view=_VIEW,
         ed=facts.ed,
@@ -70,11 +74,7 @@ def _source_of(patient: Path) -> StudySource:
     )
 
 
-def _load_image(path: Path) -> np.ndarray:
-    return read_movie(path)[0]
-
-
-def _load_labels(path: Path) -> np.ndarray:
+def _load_labels(masks: StoredMovie) -> np.ndarray:
     """Return labels (T, Y, X), uint8."""
-    labels = read_mhd_labels(path)
+    labels = read_mhd_labels(masks)
     return blank_empty_frames(np.where(labels == LEFT_ATRIUM, 0, labels), LABELS[IGNORE])

@@ -15,14 +15,11 @@ from nnunet_temporal.datasets.image_io import read_header as read_nifti_header
 from nnunet_temporal.datasets.nifti import DEFAULT_LABELS, EmptyFrames, load_labels
 from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.datasets.study_source import StudySource
-from nnunet_temporal.datasets.video_io import VIDEO_ENDINGS, coloured_share, read_frames, read_header
+from nnunet_temporal.datasets.video_io import COLOUR_DOPPLER, VIDEO_ENDINGS, coloured_share, read_frames, read_header
 from nnunet_temporal.errors import InputError
 
 NAME = "Video"
 CHANNEL = "US"
-
-# Below this, colour is the ECG trace and the marks of the machine's screen.
-_COLOUR_DOPPLER = 0.02
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def _source_of(video: Path, folder: Path, layout: VideoLayout, ignore: int) -> S
     if labels is not None:
         check_same_grid(read_nifti_header(labels), header)
     share = coloured_share(video)
-    if share > _COLOUR_DOPPLER:
+    if share > COLOUR_DOPPLER:
         warnings.warn(
             f"{video}: {share:.0%} of the pixels are coloured; is it colour Doppler? It is kept in grey, by brightness",
             stacklevel=2,

@@ -16,6 +16,8 @@ from nnunet_temporal.datasets.image_io import ImageHeader, Spacing
 from nnunet_temporal.errors import InputError
 
 VIDEO_ENDINGS = (".avi", ".mp4", ".gif")
+COLOUR_DOPPLER = 0.02
+"""Share of coloured pixels from which on a video is taken to show flow."""
 
 # A container rounds times to its clock; what differs by more than that and 5 % is no constant frame rate.
 _CLOCK_STEP_S = 0.001
@@ -24,6 +26,7 @@ _TOLERATED_JITTER = 0.05
 # Lossy compression leaves grey within a few values of grey; the colours of Doppler and of a machine's screen are far.
 _LEAST_COLOUR = 40
 _HEAD = 16
+_GIF_ERRORS = (OSError, EOFError, LookupError, SyntaxError, ValueError)
 
 
 class _Frame(NamedTuple):
@@ -97,12 +100,15 @@ def _frames(path: Path, wanted: _Wanted) -> Generator[_Frame, None, None]:
 
 
 def _film_frames(path: Path, wanted: _Wanted) -> Generator[_Frame, None, None]:
-    av = _import_av()
+    av = import_av()
     try:
-        with av.open(str(path)) as container:
+        # Titles are often written in another encoding than PyAV expects; nobody reads them here.
+        with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise InputError(f"{path}: found no video stream in it, expected one; export the video again")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise InputError(f"{path}: found frames in an unknown encoding; export the video again")
             # Without this a frame that is damaged in part is handed out as if nothing were wrong.
             stream.codec_context.options = {"err_detect": "explode"}
             for frame in container.decode(stream):
@@ -117,11 +123,16 @@ def _film_frames(path: Path, wanted: _Wanted) -> Generator[_Frame, None, None]:
         raise InputError(f"{path}: expected a readable video, the file is damaged or no video: {error}") from error
 
 
-def _import_av() -> Any:  # noqa: ANN401 - a module that may be missing
+def import_av() -> Any:  # noqa: ANN401 - a module that may be missing
+    """Return the package PyAV.
+
+    Raises:
+        InputError: It is not installed.
+    """
     try:
         import av
     except ImportError as error:
-        raise InputError("AVI and MP4 need PyAV; run: pip install 'nnunet_temporal[video]'") from error
+        raise InputError("videos need PyAV; run: pip install 'nnunet_temporal[video]'") from error
     return av
 
 
@@ -142,8 +153,8 @@ def _gif_frames(path: Path, wanted: _Wanted) -> Generator[_Frame, None, None]:
                 colours = frame.convert("RGB")
                 yield _Frame(time_s, np.asarray(colours if wanted == "colours" else colours.convert("L")))
                 time_s += frame.info.get("duration", 0) / 1000
-    except (OSError, EOFError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: expected a readable GIF, the file may be cut off: {error}") from error
+    except (*_GIF_ERRORS, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: expected a readable GIF, the file may be damaged: {error}") from error
 
 
 def _is_gif(path: Path) -> bool:
@@ -155,7 +166,7 @@ def _check_whole(path: Path) -> None:
     """Compare the length that a container states with the file's; decoders pass over a missing end in silence."""
     try:
         stated, found = _stated_length(path), path.stat().st_size
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for names and lengths that no file can have
         raise InputError(f"{path}: expected a readable video file: {error}") from error
     if found == 0:
         raise InputError(f"{path}: the file is empty; copy it again")

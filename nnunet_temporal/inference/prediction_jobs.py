@@ -6,11 +6,9 @@ import pickle
 import re
 import tempfile
 import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -18,20 +16,26 @@ from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.datasets.image_io import (
     NIFTI_ENDINGS,
     SEQUENCE_ENDING,
-    find_niftis,
     nifti_name,
     open_nifti,
     read_header,
     read_image,
     write_sequence,
 )
+from nnunet_temporal.datasets.movie_io import MOVIE_ENDINGS
 from nnunet_temporal.datasets.study_source import by_slice
+from nnunet_temporal.datasets.video_io import VIDEO_ENDINGS
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.inference.dicom_jobs import dicom_jobs, is_dicom
+from nnunet_temporal.inference.job import Job, Reading, spacing_remarks
 from nnunet_temporal.inference.model_folder import TrainedModel
-from nnunet_temporal.inference.pipeline import StageClock
+from nnunet_temporal.inference.movie_jobs import TextHeaderJob, VideoJob
 from nnunet_temporal.inference.preparation import PreparedSequence
 from nnunet_temporal.inference.sequence_predictor import Prediction
 from nnunet_temporal.inference.study import merge_study
+
+_SEQUENCES, _NIFTI, _TEXT_HEADER = "sequences", "movies in NIfTI", "movies in NRRD or MetaImage"
+_VIDEO, _DICOM = "videos", "DICOM files"
 
 
 class Predictor(Protocol):
@@ -41,75 +45,6 @@ class Predictor(Protocol):
 
     def prepare(self, image: np.ndarray, pixel_mm: tuple[float, float]) -> PreparedSequence:
         """Measure what preprocessing needs to know of an image (C, T, Y, X)."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a job read.
-
-    Attributes:
-        images: {slice: (C, T, Y, X)}; {None: image} where there are no slices.
-        pixel_mm: In-plane spacing (y, x) in mm.
-        properties: What nnU-Net's reader says about the grid; empty for movies.
-    """
-
-    images: dict[int | None, np.ndarray]
-    pixel_mm: tuple[float, float]
-    properties: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Job(ABC):
-    """One output file and what it is predicted from.
-
-    Attributes:
-        files: The input, one file per channel.
-        folder: Existing folder for the output.
-        name: Name of the output, without an ending.
-        ending: Ending of the file of masks.
-    """
-
-    files: tuple[Path, ...]
-    folder: Path
-    name: str
-    ending: str
-
-    @property
-    def output(self) -> Path:
-        """File for the masks."""
-        return self.folder / f"{self.name}{self.ending}"
-
-    @property
-    def probabilities_file(self) -> Path:
-        """File for the probabilities, if they are asked for."""
-        return self.folder / f"{self.name}.npz"
-
-    def is_done(self, with_probabilities: bool) -> bool:
-        """Tell whether all output is there; files appear whole, and the masks last."""
-        return self.output.is_file() and (not with_probabilities or self.probabilities_file.is_file())
-
-    @abstractmethod
-    def read(self, model: TrainedModel) -> Reading:
-        """Read the input; raises whatever a reader does on a broken file."""
-
-    def predict(
-        self,
-        predictor: Any,  # noqa: ANN401 - a SequencePredictor; other jobs have others
-        reading: Reading,
-        slices: Mapping[int | None, PreparedSequence],
-        *,
-        with_probabilities: bool,
-        clock: StageClock,
-    ) -> dict[int | None, Prediction]:
-        """Predict what was read and prepared, slice by slice."""
-        return {
-            z: predictor.segment(sequence, with_probabilities=with_probabilities, clock=clock)
-            for z, sequence in slices.items()
-        }
-
-    @abstractmethod
-    def write(self, model: TrainedModel, reading: Reading, predictions: dict[int | None, Prediction]) -> None:
-        """Write masks, and probabilities where the predictions have some."""
 
 
 class SequenceJob(Job):
@@ -137,7 +72,16 @@ class SequenceJob(Job):
 
 
 class MovieJob(Job):
-    """A movie (x, y, z, t) or (x, y, t): its slices are predicted one by one, and merged on its grid and header."""
+    """A NIfTI movie (x, y, z, t) or (x, y, t): slices are predicted one by one, and merged on its grid and header."""
+
+    @classmethod
+    def from_file(cls, movie: Path, output: Path) -> "MovieJob":
+        """Predict a file; the masks are named like it."""
+        return cls((movie,), output, nifti_name(movie), SEQUENCE_ENDING)
+
+    def remarks(self) -> list[str]:
+        """See ``Job``."""
+        return spacing_remarks(read_header(self.files[0]).spacing)
 
     def read(self, model: TrainedModel) -> Reading:
         """See ``Job``."""
@@ -154,11 +98,24 @@ class MovieJob(Job):
             merge_study(masks, self.files[0], self.output)
 
 
+_ENDINGS = {
+    _NIFTI: NIFTI_ENDINGS,
+    _TEXT_HEADER: tuple(ending for ending in MOVIE_ENDINGS if ending not in NIFTI_ENDINGS),
+    _VIDEO: VIDEO_ENDINGS,
+}
+_JOB_OF: dict[str, Callable[[Path, Path], Job]] = {
+    _NIFTI: MovieJob.from_file,
+    _TEXT_HEADER: TextHeaderJob.from_file,
+    _VIDEO: VideoJob.from_file,
+}
+
+
 def find_jobs(source: Path, output: Path, file_ending: str) -> list[Job]:
     """List what there is to predict.
 
     Args:
-        source: Folder of sequences, all named as nnU-Net asks for, or of movies, none of which is; or one movie.
+        source: Folder of sequences, all named as nnU-Net asks for, or of movies of one kind: NIfTI, NRRD and MetaImage,
+            videos, or DICOM, which may lie in sub-folders; or one movie.
         output: Folder for the masks.
         file_ending: Of the dataset that the model was trained on.
 
@@ -166,37 +123,66 @@ def find_jobs(source: Path, output: Path, file_ending: str) -> list[Job]:
         One job per sequence or movie, sorted by name.
 
     Raises:
-        InputError: There is no input, or both kinds; two movies have one name, or a mask would overwrite its movie.
+        InputError: There is no input, or of more than one kind; two movies have one name, or what is written would
+            overwrite a movie; a package that reads or writes the kind is missing; or DICOM headers are at fault.
     """
     if not source.exists():
         raise InputError(f"{source}: the input does not exist; name a folder of sequences or movies with -i")
-    if source.is_file():
-        return _movie_jobs([source], output)
+    kinds: dict[str, list[Path]] = {}
     pattern = re.compile(rf"([^.].*)_\d{{4}}{re.escape(file_ending)}")
+    for file in sorted(source.iterdir()) if source.is_dir() else [source]:
+        if kind := _kind_of(file, pattern if source.is_dir() else None):
+            kinds.setdefault(kind, []).append(file)
+    if not kinds and source.is_dir() and any(map(is_dicom, source.rglob("*"))):
+        kinds = {_DICOM: []}
+    if not kinds:
+        endings = ", ".join((*MOVIE_ENDINGS, *VIDEO_ENDINGS))
+        raise InputError(
+            f"{source}: found neither sequences CASE_0000{file_ending} nor movies ({endings}) nor DICOM files"
+        )
+    if len(kinds) > 1:
+        found = " and ".join(f"{kind} such as {files[0].name}" for kind, files in kinds.items())
+        raise InputError(f"{source}: found {found}; predict them from separate folders")
+    ((kind, files),) = kinds.items()
+    if kind == _SEQUENCES:
+        return _sequence_jobs(files, output, pattern, file_ending)
+    jobs = dicom_jobs(source, output) if kind == _DICOM else [_JOB_OF[kind](file, output) for file in files]
+    _check_outputs(jobs)
+    return jobs
+
+
+def _kind_of(file: Path, pattern: re.Pattern[str] | None) -> str | None:
+    """Return the kind of a file, None for one that is nothing to predict; one movie may be called like a sequence."""
+    if pattern and pattern.fullmatch(file.name):
+        return _SEQUENCES
+    if file.name.startswith(".") or not file.is_file():
+        return None
+    for kind, endings in _ENDINGS.items():
+        # What reads NIfTI takes its ending in small letters only.
+        if (file.name if kind == _NIFTI else file.name.lower()).endswith(endings):
+            return kind
+    return _DICOM if is_dicom(file) else None
+
+
+def _sequence_jobs(files: list[Path], output: Path, pattern: re.Pattern[str], file_ending: str) -> list[Job]:
     cases: dict[str, list[Path]] = {}
-    for file in sorted(source.iterdir()):
+    for file in files:
         if match := pattern.fullmatch(file.name):
             cases.setdefault(match[1], []).append(file)
-    movies = [movie for movie in find_niftis(source) if not pattern.fullmatch(movie.name)]
-    if cases and movies:
-        raise InputError(
-            f"{source}: found sequences such as {next(iter(cases.values()))[0].name} and movies such as "
-            f"{movies[0].name}; predict them from separate folders"
-        )
-    if not cases and not movies:
-        raise InputError(f"{source}: found neither sequences CASE_0000{file_ending} nor movies (.nii, .nii.gz)")
-    sequences = [SequenceJob(tuple(files), output, case, file_ending) for case, files in sorted(cases.items())]
-    return [*sequences, *_movie_jobs(movies, output)]
+    return [SequenceJob(tuple(channels), output, case, file_ending) for case, channels in sorted(cases.items())]
 
 
-def _movie_jobs(movies: list[Path], output: Path) -> list[Job]:
-    jobs: dict[Path, Job] = {}
-    for movie in movies:
-        job = MovieJob((movie,), output, nifti_name(movie), SEQUENCE_ENDING)
-        if job.output in jobs or job.output.resolve() == movie.resolve():
-            raise InputError(f"{movie}: its masks would overwrite a movie or the masks of one; rename it or choose -o")
-        jobs[job.output] = job
-    return list(jobs.values())
+def _check_outputs(jobs: Sequence[Job]) -> None:
+    """Refuse what would overwrite a movie, or what another movie gives."""
+    taken = {file.resolve() for job in jobs for file in job.files}
+    for job in jobs:
+        for file in job.outputs:
+            if file.resolve() in taken:
+                raise InputError(
+                    f"{job.files[0]}: its {file.name} would overwrite a movie or the masks of one; rename it or choose "
+                    "another -o"
+                )
+            taken.add(file.resolve())
 
 
 def _check_whole(file: Path) -> None:

@@ -145,6 +145,13 @@ def test_an_existing_dataset_is_replaced_only_with_overwrite(movies, nnunet_fold
     assert run(*words, "--overwrite") == 0
 
 
+def test_an_existing_dataset_is_noticed_before_anything_is_looked_for(tmp_path, nnunet_folders):
+    (tmp_path / "empty").mkdir()
+    (nnunet_folders.raw / "Dataset005_Cine").mkdir()
+    with pytest.raises(InputError, match="the dataset exists already"):
+        run("nifti", "-i", tmp_path / "empty", "-d", 5, "--classes", "LV")
+
+
 def test_an_unset_nnunet_raw_is_explained(movies, monkeypatch):
     monkeypatch.delenv("nnUNet_raw", raising=False)
     with pytest.raises(InputError, match=r"nnUNet_raw is not set.*export nnUNet_raw="):
@@ -263,6 +270,14 @@ def test_a_view_that_is_asked_for_is_the_only_one(tmp_path, nnunet_folders):
     run("mnms2", "-i", save_mnm2(tmp_path), "-d", 29, "--views", "LA")
     manifest = Manifest.load(nnunet_folders.raw / "Dataset029_MNMs2")
     assert {sequence.view for sequence in manifest.values()} == {"LA"}
+
+
+def test_the_official_fold_of_one_view_leaves_patients_out_who_only_have_the_other(tmp_path, nnunet_folders):
+    folder = save_mnm2(tmp_path, ("001", "002", "161", "201"))
+    for path in (folder / "dataset" / "002").glob("*_SA_*"):
+        path.unlink()
+    assert run("mnms2", "-i", folder, "-d", 29, "--views", "SA") == 0
+    assert {case[:3] for case in splits_of(nnunet_folders.raw / "Dataset029_MNMs2")[0]["train"]} == {"001"}
 
 
 def test_a_view_of_cardiacuda_has_its_own_labels(tmp_path, nnunet_folders):

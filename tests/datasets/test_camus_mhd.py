@@ -3,6 +3,7 @@ import pytest
 from camus_files import N_FRAMES, PIXEL_MM, frames_of, replace_text, save_camus_mhd, save_mhd
 
 from nnunet_temporal.datasets.camus_mhd import CHANNEL, LABELS, NAME, find_studies, held_out_studies, official_folds
+from nnunet_temporal.datasets.finished_studies import fingerprint
 from nnunet_temporal.datasets.raw_writer import DatasetInfo, write_raw_dataset
 from nnunet_temporal.errors import InputError
 
@@ -137,3 +138,11 @@ def test_the_phases_must_be_frames_of_the_movie(patient):
     replace_text(patient / "Info_4CH.cfg", "ES: 4", f"ES: {N_FRAMES + 1}")
     with pytest.raises(InputError, match=r"Info_4CH\.cfg: found ED 1, ES 6 and NbFrame 5"):
         views_of(patient)
+
+
+@pytest.mark.parametrize("name", ["patient0001_4CH_sequence.raw", "patient0001_4CH_ES_gt.raw"])
+def test_a_study_whose_pixels_have_changed_is_another(patient, name):
+    before = fingerprint(views_of(patient)["4CH"], LABELS)
+    assert before == fingerprint(views_of(patient)["4CH"], LABELS)
+    (patient / name).write_bytes((patient / name).read_bytes()[::-1] + b"0")
+    assert before != fingerprint(views_of(patient)["4CH"], LABELS)

@@ -200,3 +200,19 @@ def test_files_that_are_cut_off_are_refused(root):
 def test_a_folder_without_videos_of_the_view_is_refused(root):
     with pytest.raises(InputError, match=r"found no Site_\*/<patient>-3_image\.nii\.gz"):
         find_studies(root, "LVSA")
+
+
+def test_hidden_files_of_a_mac_are_passed_over(root):
+    before = studies_of(root).keys()
+    (root / "Site_G_20" / "._patient-1-4_image.nii.gz").write_bytes(b"\0\5\x16\7")
+    assert studies_of(root).keys() == before
+
+
+def test_a_still_whose_header_asks_for_more_than_the_file_holds_is_refused(root):
+    path = root / "Site_G_20" / "patient-7-4_image.nii"
+    save_nifti(path, np.zeros(SIZE, np.uint8))
+    content = bytearray(path.read_bytes())
+    content[42:46] = b"\xff\x7f\xff\x7f"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="found a header for"):
+        find_studies(root)

@@ -187,3 +187,16 @@ def test_stills_and_localisers_are_passed_over(tmp_path):
     save_cine(tmp_path)
     save(plane_of(cine_pixels()[0, 0], 0, 0, SeriesInstanceUID="1.9", SOPInstanceUID="1.9.1"), tmp_path / "still.dcm")
     assert len(studies_of(tmp_path)) == 1
+
+
+def test_a_patient_called_like_the_visit_of_another_is_refused(tmp_path):
+    save_patient_cine(tmp_path / "a", "P1", "1.5")
+    save_patient_cine(tmp_path / "b", "P1", "1.6")
+    save_patient_cine(tmp_path / "c", "P1_2", "1.7")
+    with pytest.raises(InputError, match="would be called P1_2, as a visit of another patient is"):
+        studies_of(tmp_path)
+
+
+def test_a_patient_id_that_leads_elsewhere_names_a_study_without_dots_and_slashes(tmp_path):
+    save_patient_cine(tmp_path, "../../x", "1.5")
+    assert [study.study for study in studies_of(tmp_path)] == ["x"]

@@ -218,3 +218,23 @@ def test_a_missing_place_is_named(tmp_path, keyword):
     change(files[0, 0], **{keyword: None})
     with pytest.raises(InputError, match=rf"{files[0, 0].name}: {keyword} is missing"):
         find_movies(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"PixelSpacing": [1.5]},
+        {"PixelSpacing": [-1.5, 1.25]},
+        {"PixelSpacing": ["nan", 1.25]},
+        {"ImagePositionPatient": [1, 2]},
+        {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]},
+        {"AcquisitionTime": "10:30:05"},
+        {"RescaleSlope": "inf"},
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_numbers_that_cannot_be_are_refused_with_file_and_tag(tmp_path, facts):
+    files = save_cine(tmp_path)
+    change(files[1, 1], **facts)
+    with pytest.raises(InputError, match=rf"{files[1, 1].name}: found .*{next(iter(facts))}"):
+        find_movies(tmp_path)

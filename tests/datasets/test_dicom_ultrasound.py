@@ -161,3 +161,25 @@ def test_a_missing_tag_is_named(path, keyword):
     change(save_clip(path), **{keyword: None})
     with pytest.raises(InputError, match=rf"1\.dcm: {keyword} is missing"):
         find_movies(path.parent)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"FrameTime": "nan"},
+        {"NumberOfFrames": 2**31 - 1},
+        {"Rows": 65535, "Columns": 65535},
+        {"regions": [], "PixelSpacing": [0.4]},
+        {"regions": [region_of(3, 2, 12, 9, PhysicalDeltaX=float("nan"))]},
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_numbers_that_cannot_be_are_refused_with_the_file(path, facts):
+    with pytest.raises(InputError, match=r"1\.dcm: found .*"):
+        find_movies(save_clip(path, **facts).parent)
+
+
+@pytest.mark.parametrize("spacing", [None, [0, 0]])
+def test_a_pixel_spacing_of_zero_is_unknown(path, spacing):
+    movie = only_movie(save_clip(path, regions=[], PixelSpacing=spacing))
+    assert not movie.spacing.pixel_known

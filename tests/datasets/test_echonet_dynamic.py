@@ -193,3 +193,9 @@ def test_odd_tables_are_refused_with_the_file_and_what_to_do(root, name, old, ne
 def test_a_folder_without_the_table_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"found no FileList\.csv, expected the folder 'EchoNet-Dynamic'"):
         find_studies(tmp_path)
+
+
+def test_an_empty_table_is_refused(tmp_path):
+    (tmp_path / "FileList.csv").write_text("")
+    with pytest.raises(InputError, match=r"FileList\.csv: found columns \[\]"):
+        find_studies(tmp_path)

@@ -5,6 +5,7 @@ import pytest
 from echo_layouts import dice, heart, save_video
 from scipy.io import savemat
 
+from nnunet_temporal.datasets import hmcqu
 from nnunet_temporal.datasets.finished_studies import fingerprint
 from nnunet_temporal.datasets.hmcqu import CHANNEL, LABELS, NAME, find_studies
 from nnunet_temporal.datasets.raw_writer import DatasetInfo, write_raw_dataset
@@ -190,3 +191,19 @@ def test_a_missing_openpyxl_is_named_with_what_to_install(root, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(InputError, match=r"pip install 'nnunet_temporal\[hmcqu\]'"):
         find_studies(root)
+
+
+def test_rows_that_end_before_the_columns_do_are_recordings_without_masks(root):
+    path = root / "A4C.xlsx"
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet()
+    for row in (HEADER, [NAMES[0]]):
+        sheet.append(row)
+    book.save(path)
+    assert [study.load_labels for study in find_studies(root)] == [None]
+
+
+def test_a_frame_that_is_no_number_is_refused(tmp_path):
+    row = {"ECHO": "a", "Reference Frame": float("nan"), "End of One-Cycle Frame": 3}
+    with pytest.raises(InputError, match="expected numbers"):
+        hmcqu._cycle(row, tmp_path / "A4C.xlsx")

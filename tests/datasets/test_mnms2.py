@@ -152,3 +152,13 @@ def test_both_views_are_written_as_one_dataset(tmp_path):
     assert written.manifest["002_LA"].labelled_frames == (0, 3)
     mask = np.asarray(nibabel.load(written.folder / "labelsTs" / "201_LA.nii.gz").dataobj)
     assert np.array_equal(mask[..., 0], mask_of(True, 1)[..., 0])
+
+
+def test_with_one_view_patients_who_only_have_the_other_are_neither_held_out_nor_in_a_fold(tmp_path):
+    folder = save_mnm2(tmp_path, ("001", "002", "161", "201"))
+    for patient in ("002", "202"):
+        save_mnms2_view(folder / "dataset" / patient, patient, "LA")
+    for path in (folder / "dataset" / "002").glob("*_SA_*"):
+        path.unlink()
+    assert held_out_studies(folder, ["SA"]) == ["201"] and held_out_studies(folder) == ["201", "202"]
+    assert official_folds(folder, ["SA"]) == [({"001"}, {"161"})]

@@ -137,3 +137,15 @@ def test_without_any_label_names_the_user_is_asked_for_classes(tmp_path):
 def test_classes_that_repeat_or_are_reserved_are_refused(tmp_path, classes):
     with pytest.raises(InputError, match="expected different names"):
         read_label_names(tmp_path, classes)
+
+
+@pytest.mark.parametrize("pattern", ["/images/*.nii.gz", "**x/*.nii.gz", "."])
+def test_patterns_that_cannot_be_looked_for_are_refused(tmp_path, pattern):
+    with pytest.raises(InputError, match=r"--images: found .*expected a pattern relative to"):
+        find_studies(tmp_path, NiftiLayout(images=(pattern,)), 2)
+
+
+def test_hidden_files_of_a_mac_are_passed_over(tmp_path):
+    save_movie(tmp_path, "a")
+    (tmp_path / "images" / "._a.nii.gz").write_bytes(b"\0\5\x16\7")
+    assert [study.study for study in find_studies(tmp_path, NiftiLayout(), 2)] == ["a"]

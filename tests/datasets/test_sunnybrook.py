@@ -51,3 +51,15 @@ def test_labels_of_another_shape_are_refused(tmp_path):
     save_nifti(tmp_path / "SC-1_gt_lv.nii.gz", np.ones((6, 5, 2), np.uint8))
     with pytest.raises(InputError, match="needs a 4D label file"):
         find_studies(tmp_path)
+
+
+def test_hidden_files_of_a_mac_are_passed_over(tmp_path):
+    save_study(tmp_path, "SC-1")
+    (tmp_path / "._SC-1_cine.nii.gz").write_bytes(b"\0\5\x16\7")
+    assert [study.study for study in find_studies(tmp_path)] == ["SC-1"]
+
+
+def test_a_phase_beyond_any_number_is_refused(tmp_path):
+    save_study(tmp_path, "SC-1", {"dt_s": 0.04, "ed_t": [float("inf")], "es_t": [1]})
+    with pytest.raises(InputError, match="expected a JSON file with numbers"):
+        find_studies(tmp_path)

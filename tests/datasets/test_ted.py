@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from camus_files import N_FRAMES, PIXEL_MM, frames_of, replace_text, save_mhd, save_ted
 
+from nnunet_temporal.datasets.finished_studies import fingerprint
 from nnunet_temporal.datasets.raw_writer import DatasetInfo, write_raw_dataset
 from nnunet_temporal.datasets.ted import CHANNEL, LABELS, NAME, find_studies
 from nnunet_temporal.errors import InputError
@@ -70,3 +71,12 @@ def test_the_dataset_has_folds_by_patient(patient, tmp_path):
     save_ted(tmp_path, "patient002")
     written = write_raw_dataset(find_studies(tmp_path), DatasetInfo(4, NAME, LABELS, CHANNEL), tmp_path)
     assert written.manifest["patient001_4CH"].labelled_frames == tuple(range(N_FRAMES)) and len(written.splits) == 2
+
+
+def test_a_study_whose_pixels_have_changed_is_another(tmp_path):
+    folder = save_ted(tmp_path, "patient001")
+    before = [fingerprint(study, LABELS) for study in find_studies(tmp_path)]
+    assert before == [fingerprint(study, LABELS) for study in find_studies(tmp_path)]
+    path = folder / "patient001_4CH_sequence.raw"
+    path.write_bytes(path.read_bytes()[::-1])
+    assert before != [fingerprint(study, LABELS) for study in find_studies(tmp_path)]

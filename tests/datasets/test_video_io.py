@@ -197,3 +197,40 @@ def test_a_missing_pyav_is_named_with_what_to_install(tmp_path, monkeypatch):
 def test_gif_needs_no_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     assert read_header(save(tmp_path / "a.gif")).shape == (7, 16, 24)
+
+
+def test_titles_in_another_encoding_do_not_matter(tmp_path):
+    import av
+
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "M#ller"
+        stream = container.add_stream("ffv1", rate=50)
+        stream.height, stream.width, stream.pix_fmt = *FRAMES.shape[1:], "gray"
+        for frame in FRAMES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "gray")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"M#ller", b"M\xfcller"))
+    assert np.array_equal(read_frames(path), FRAMES)
+
+
+def test_frames_in_an_unknown_encoding_are_refused(tmp_path):
+    path = save(tmp_path / "a.avi")
+    path.write_bytes(path.read_bytes().replace(b"FFV1", b"????"))
+    with pytest.raises(InputError, match="unknown encoding"):
+        read_header(path)
+
+
+def test_a_gif_that_claims_a_size_beyond_reason_is_refused(tmp_path):
+    path = save(tmp_path / "a.gif")
+    content = bytearray(path.read_bytes())
+    content[6:10] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="may be damaged"):
+        read_header(path)
+
+
+def test_an_mp4_with_a_length_beyond_any_file_is_refused(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(struct.pack(">I4sQ", 1, b"ftyp", 2**64 - 1) + bytes(100))
+    with pytest.raises(InputError, match=r"a\.mp4: expected a readable video file"):
+        read_header(tmp_path / "a.mp4")
