@@ -119,13 +119,8 @@ def named_movies(movies: Sequence[DicomMovie]) -> list[tuple[str, str | None, Di
     return named
 
 
-def patient_name(patient_id: str) -> str:
-    """Return what a patient's studies are named after: PatientID without what a file name cannot hold."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", patient_id).strip("-") or "unknown"
-
-
 def _patient(movie: DicomMovie) -> str:
-    return patient_name(movie.patient_id)
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", movie.patient_id).strip("-") or "unknown"
 
 
 def _masks_by_name(folder: Path, expected: set[str]) -> dict[str, Path]:

@@ -1,8 +1,9 @@
 """All movies in a folder of DICOM files: ultrasound clips and cine MRI, whatever the files are called."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -10,18 +11,28 @@ from nnunet_temporal.datasets import dicom_planes, dicom_ultrasound
 from nnunet_temporal.datasets.dicom_cine import read_cine
 from nnunet_temporal.datasets.dicom_files import DicomMovie, import_pydicom, read_header
 from nnunet_temporal.datasets.dicom_ultrasound import read_ultrasound
-from nnunet_temporal.datasets.problems import apply_to_all
+from nnunet_temporal.datasets.problems import raise_problems
 from nnunet_temporal.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 
 @dataclass(frozen=True)
 class FoundMovies:
-    """The movies of a folder, and for each DICOM file or study that gave none a line that says why."""
+    """What a folder of DICOM files holds.
+
+    Attributes:
+        movies: Sorted by patient, time of study and view; views differ within a study.
+        left_out: For each file that is no movie, and each stack that may lack a slice, a line that says so.
+        faults: Files and folders that are at fault, each with what is wrong with it.
+    """
 
     movies: tuple[DicomMovie, ...]
     left_out: tuple[str, ...]
+    faults: tuple[tuple[Path, str], ...] = ()
 
 
 def find_movies(folder: Path) -> FoundMovies:
@@ -34,33 +45,74 @@ def find_movies(folder: Path) -> FoundMovies:
         folder: Folder of DICOM files or of folders.
 
     Returns:
-        Movies sorted by patient, time of study and view; views differ within a study.
+        What there is, without faults.
 
     Raises:
         InputError: pydicom is missing, there is no movie, or a file or series is at fault; all bad ones are listed.
+    """
+    found = find_sound_movies(folder)
+    raise_problems([problem for _, problem in found.faults])
+    if not found.movies:
+        raise InputError(
+            f"{folder}: found no movie among {len(found.left_out)} DICOM files, expected multi-frame ultrasound or "
+            "cine MRI with several phases per slice"
+            f"{''.join(f'; {line}' for line in found.left_out[:3])}"
+        )
+    return found
+
+
+def find_sound_movies(folder: Path) -> FoundMovies:
+    """Find the movies of a folder as ``find_movies`` does, past those that are at fault.
+
+    A stack of slices beside a file that cannot be read is left out, because that file may be one of its slices.
+
+    Raises:
+        InputError: pydicom is missing, or there is no such folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: the input folder does not exist")
     import_pydicom()
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    headers = apply_to_all(tqdm(paths, desc="Reading headers", unit="file"), lambda path: (path, read_header(path)))
+    headers, faults = _try_all(
+        tqdm(paths, desc="Reading headers", unit="file"), lambda path: (path, read_header(path)), lambda path: path
+    )
     files = [(path, header) for path, header in headers if header is not None and not _is_directory(header)]
     clips = [file for file in files if file[1].get("SOPClassUID") in dicom_ultrasound.SOP_CLASSES]
-    studies: dict[str, list[tuple[Path, Any]]] = {}
+    stacks: dict[str, list[tuple[Path, Any]]] = {}
     for path, header in files:
         if header.get("SOPClassUID") in dicom_planes.SOP_CLASSES:
-            studies.setdefault(str(header.get("StudyInstanceUID")), []).append((path, header))
-    ultrasound = apply_to_all(clips, lambda file: read_ultrasound(*file))
-    cine = [movie for movies in apply_to_all(studies.values(), read_cine) for movie in movies]
-    movies = _with_different_views([movie for movie in (*ultrasound, *cine) if len(movie.frames) > 1])
+            stacks.setdefault(str(header.get("StudyInstanceUID")), []).append((path, header))
+    spoilt = {path.parent for path, _ in faults}
+    is_doubtful = {uid: any(path.parent in spoilt for path, _ in stack) for uid, stack in stacks.items()}
+    doubtful = [stack for uid, stack in stacks.items() if is_doubtful[uid]]
+    whole = [stack for uid, stack in stacks.items() if not is_doubtful[uid]]
+    ultrasound, faulty_clips = _try_all(clips, lambda file: read_ultrasound(*file), lambda file: file[0])
+    cine, faulty_stacks = _try_all(whole, read_cine, lambda stack: stack[0][0].parent)
+    found = [*ultrasound, *(movie for movies in cine for movie in movies)]
+    movies = _with_different_views([movie for movie in found if len(movie.frames) > 1])
     used = {source.path for movie in movies for slices in movie.frames for source in slices}
-    left_out = tuple(f"{path}: {_kind(header)}, no movie" for path, header in files if path not in used)
-    if not movies:
-        raise InputError(
-            f"{folder}: found no movie among {len(files)} DICOM files, expected multi-frame ultrasound or cine MRI "
-            f"with several phases per slice{''.join(f'; {line}' for line in left_out[:3])}"
-        )
-    return FoundMovies(tuple(movies), left_out)
+    used |= {path for path, _ in faulty_clips} | {path for stack in doubtful for path, _ in stack}
+    at_fault = {at for at, _ in faulty_stacks}
+    left_out = [
+        f"{path}: {_kind(header)}, no movie"
+        for path, header in files
+        if path not in used and not (header.get("SOPClassUID") in dicom_planes.SOP_CLASSES and path.parent in at_fault)
+    ]
+    left_out += [f"{stack[0][0].parent}: a stack beside a file that cannot be read" for stack in doubtful]
+    return FoundMovies(tuple(movies), tuple(left_out), (*faults, *faulty_clips, *faulty_stacks))
+
+
+def _try_all(
+    items: Iterable[Item], action: Callable[[Item], Result], place: Callable[[Item], Path]
+) -> tuple[list[Result], list[tuple[Path, str]]]:
+    """Apply an action to all items; return the results, and the place and problem of each item that is at fault."""
+    results, faults = [], []
+    for item in items:
+        try:
+            results.append(action(item))
+        except InputError as error:
+            faults.append((place(item), str(error)))
+    return results, faults
 
 
 def _is_directory(header: Any) -> bool:  # noqa: ANN401 - a pydicom.Dataset

@@ -23,7 +23,7 @@ from nnunet_temporal.datasets.movie_io import movie_header, read_movie
 from nnunet_temporal.datasets.video_io import read_frames
 from nnunet_temporal.datasets.video_io import read_header as video_header
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.inference.dicom_jobs import FaultyFolderJob, structure_values
+from nnunet_temporal.inference.dicom_jobs import FaultyJob, structure_values
 from nnunet_temporal.inference.prediction_jobs import find_jobs
 from nnunet_temporal.inference.sequence_predictor import Prediction
 
@@ -237,21 +237,19 @@ def test_dicom_headers_at_fault_are_all_named_before_anything_is_predicted(tmp_p
         found(tmp_path / "in", tmp_path / "out")
 
 
-def test_a_patient_with_a_faulty_header_stops_no_other_where_each_has_a_folder(tmp_path):
+def test_a_faulty_file_stops_only_the_stack_it_may_be_part_of(tmp_path):
     for patient, study in (("A", "1.2.7"), ("B", "1.2.8"), ("C", "1.2.9")):
-        save_cine(tmp_path / "in" / patient / "series", PatientID=patient, StudyInstanceUID=study)
-    (tmp_path / "in" / "notes").mkdir()
+        save_cine(tmp_path / "in" / patient, PatientID=patient, StudyInstanceUID=study)
+    save_clip(tmp_path / "in" / "B" / "clip.dcm", clip_pixels(3), PatientID="D", StudyInstanceUID="1.2.10")
     (tmp_path / "in" / "B" / "x.dcm").write_bytes(b"no DICOM")
-    jobs = found(tmp_path / "in", tmp_path / "out")
-    assert [job.name for job in jobs] == ["A", "B", "C"]
-    (tmp_path / "out" / "B.nii.gz").write_bytes(b"of an earlier call")
-    assert isinstance(jobs[1], FaultyFolderJob) and not jobs[1].is_done(False)
+    next((tmp_path / "in" / "C").iterdir()).unlink()  # a phase is missing
+    with pytest.warns(UserWarning, match="B: a stack beside a file that cannot be read"):
+        jobs = found(tmp_path / "in", tmp_path / "out")
+    assert [job.name for job in jobs] == ["A", "C", "D", "x.dcm"]
+    faulty = [job for job in jobs if isinstance(job, FaultyJob)]
+    assert [job.name for job in faulty] == ["C", "x.dcm"] and not any(job.is_done(False) for job in faulty)
     with pytest.raises(InputError, match=r"^/.*B.x\.dcm: expected a DICOM file"):
-        pickle.loads(pickle.dumps(jobs[1])).read(MODEL)
-    # The same patient elsewhere: what is at fault could be a visit that comes before, or a slice of the stack.
-    change(next((tmp_path / "in" / "B" / "series").iterdir()), PatientID="C")
-    with pytest.raises(InputError, match=r"x\.dcm: expected a DICOM file"):
-        found(tmp_path / "in", tmp_path / "out")
+        pickle.loads(pickle.dumps(faulty[1])).read(MODEL)
 
 
 def test_every_job_can_be_sent_to_a_worker_elsewhere(tmp_path, monkeypatch):
