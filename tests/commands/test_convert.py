@@ -1,6 +1,5 @@
 import argparse
 import json
-import signal
 import warnings
 
 import nibabel
@@ -229,10 +228,15 @@ def test_what_a_converter_warns_of_is_in_the_summary_once(movies, nnunet_folders
     assert capsys.readouterr().out.count("    - a.nii.gz: frame 7 is left out\n") == 1
 
 
+def interrupt(*arguments):
+    """Stop as Ctrl-C does, which a process without a terminal may ignore."""
+    raise KeyboardInterrupt
+
+
 def test_a_stopped_conversion_is_taken_up_and_said_so(movies, nnunet_folders, capsys, monkeypatch):
     words = ("nifti", "-i", movies, "-d", 5, "--classes", "LV", "--workers", "1")
     with monkeypatch.context() as patch:
-        patch.setattr(raw_writer, "_gather", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        patch.setattr(raw_writer, "_gather", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(*words)
     assert run(*words) == 0
