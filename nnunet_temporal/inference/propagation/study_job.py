@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nnunet_temporal.datasets.image_io import read_header
+from nnunet_temporal.datasets.image_io import read_header, read_labels
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock
@@ -13,7 +13,7 @@ from nnunet_temporal.inference.prediction_jobs import MovieJob, Reading
 from nnunet_temporal.inference.preparation import PreparedSequence
 from nnunet_temporal.inference.propagation.seeds import find_seed_file, read_seeds
 from nnunet_temporal.inference.propagation.study_predictor import StudyPredictor
-from nnunet_temporal.inference.propagation.study_records import write_records
+from nnunet_temporal.inference.propagation.study_records import read_records, remarks_on, write_records
 from nnunet_temporal.inference.propagation.study_start import Seeds
 from nnunet_temporal.inference.sequence_predictor import Prediction
 from nnunet_temporal.sequences import Manifest
@@ -80,3 +80,9 @@ class StudyJob(MovieJob):
         with clock.stage("write"):
             write_records(found.records, self.folder / f"{self.name}{FRAMES_ENDING}")
         return {z: Prediction(found.masks[:, z or 0], None) for z in slices}
+
+    def remarks(self) -> list[str]:
+        """See ``Job``; they are about what has been written."""
+        masks = read_labels(self.output)
+        masks = masks[:, None] if masks.ndim == 3 else masks
+        return [*super().remarks(), *remarks_on(read_records(self.folder / f"{self.name}{FRAMES_ENDING}"), masks)]

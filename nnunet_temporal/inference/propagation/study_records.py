@@ -1,7 +1,7 @@
 """How sure the mask of every frame of a study is, and where it came from."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -53,6 +53,48 @@ def write_records(records: Iterable[FrameRecord], file: Path) -> None:
         for record in records:
             values = asdict(record)
             writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in values.items()})
+
+
+def read_records(file: Path) -> list[FrameRecord]:
+    """Read what ``write_records`` wrote."""
+
+    def number(text: str) -> float | None:
+        return float(text) if text else None
+
+    with file.open(newline="", encoding="utf-8") as content:
+        return [
+            FrameRecord(
+                int(line["slice"]),
+                int(line["frame"]),
+                line["region"],  # type: ignore[arg-type]  # as it was written
+                line["origin"],  # type: ignore[arg-type]
+                *(number(line[name]) for name in ("confidence", "agreement", "jump_px")),
+            )
+            for line in csv.DictReader(content)
+        ]
+
+
+def remarks_on(records: Sequence[FrameRecord], masks: np.ndarray) -> list[str]:
+    """Say what a user should know of a study before trusting its volumes.
+
+    Args:
+        records: One per frame.
+        masks: (T, Z, Y, X) label values.
+    """
+    remarks = []
+    slices = masks.shape[1]
+    if slices > 2 and all(record.region == "middle" for record in records):
+        remarks.append("no slice counts as apical, because both ends of the stack look alike; --apex says where it is")
+    everywhere: np.ndarray = np.asarray((masks > 0).any(axis=(2, 3)).all(axis=0))
+    if ends := [name for name, z in (("first", 0), ("last", -1)) if slices > 1 and everywhere[z]]:
+        remarks.append(
+            f"the heart fills the {' and the '.join(ends)} slice at all times: the stack may be cut off there"
+        )
+    seeds = [masks[record.frame, record.slice] for record in records if record.origin == "seed"]
+    known = np.unique(seeds) if seeds else np.unique(masks)
+    if unseen := sorted(set(np.unique(masks).tolist()) - set(known.tolist()) - {0}):
+        remarks.append(f"label values {unseen} are in none of the masks it began with, and were found elsewhere")
+    return remarks
 
 
 def confidence_of(probabilities: Tensor, *, overlapping: bool) -> list[float]:

@@ -11,6 +11,8 @@ from nnunet_temporal.inference.propagation.study_records import (
     centre_of,
     confidence_of,
     mean_dice,
+    read_records,
+    remarks_on,
     write_records,
 )
 
@@ -101,3 +103,45 @@ def test_the_centre_is_that_of_all_foreground_from_the_corner_of_the_map():
     mask[2, 3:6] = 1
     np.testing.assert_allclose(centre_of(mask, (10, 20)), [12, 20 + 3])
     assert centre_of(np.zeros((6, 8)), (10, 20)) is None
+
+
+def study_of(regions=("base", "middle", "apex"), seed=(1, 0)):
+    """Return records of a study of two moments, and masks in which only the middle slice is filled at all times."""
+    masks = np.zeros((2, 3, 4, 4), np.uint8)
+    masks[:, 1, 1:3, 1:3] = 1
+    masks[0, (0, 2), 1] = 1
+    records = [
+        FrameRecord(z, t, regions[z], "seed" if (z, t) == seed else "slices", 0.5) for z in range(3) for t in range(2)
+    ]
+    return records, masks
+
+
+def test_records_are_read_as_they_were_written(tmp_path):
+    records = [*study_of()[0], FrameRecord(2, 2, "apex", "blank"), FrameRecord(2, 3, "apex", "time", 0.25, 0.5, 1.5)]
+    write_records(records, tmp_path / "a.csv")
+    assert read_records(tmp_path / "a.csv") == records
+
+
+def test_a_study_in_order_needs_no_remark():
+    assert remarks_on(*study_of()) == []
+
+
+def test_ends_that_look_alike_are_remarked_on():
+    assert "--apex" in remarks_on(*study_of(("middle",) * 3))[0]
+
+
+def test_a_stack_that_is_cut_off_is_remarked_on():
+    records, masks = study_of()
+    masks[:, 2, 0, 0] = 1
+    (remark,) = remarks_on(records, masks)
+    assert "fills the last slice" in remark
+    masks[:, 0, 0, 0] = 1
+    (remark,) = remarks_on(records, masks)
+    assert "fills the first and the last slice" in remark
+
+
+def test_structures_that_the_seeds_lack_are_remarked_on():
+    records, masks = study_of()
+    masks[1, 1, 1, 1] = 2
+    (remark,) = remarks_on(records, masks)
+    assert "label values [2]" in remark
