@@ -25,7 +25,7 @@ from nnunet_temporal.networks.temporal_unet import FRAMES_PER_CHUNK
 from nnunet_temporal.training.stock_model import CHECKPOINT
 
 _KEPT_MB = 64.0
-"""Room for features of frames that networks watch first, so that these are encoded once where sequences are short."""
+"""Room for the features of a sequence that networks watch first, so that short ones are encoded only once."""
 
 
 class Prediction(NamedTuple):
@@ -204,16 +204,18 @@ class SequencePredictor:
         """Watch frames that share a memory, if the networks do so first.
 
         Returns:
-            The states, and the features of the first chunks, as many as there is room for.
+            The states, and the features of all chunks; of none where there is no room for all.
         """
         states: list | None = None
         kept: deque[Features] = deque()
-        room = _KEPT_MB
+        has_room = False
         for features in self._encode(chunks, sequence, windows, clock) if self._engine.leading.watch_first else ():
             with clock.stage("network"):
+                if states is None:
+                    # Some of a long sequence would save little, and take the room all the same.
+                    has_room = size_mb(features) * len(chunks) <= _KEPT_MB
                 states = self._engine.watch(features, states)
-            room -= size_mb(features)
-            if room > 0:
+            if has_room:
                 kept.append(features)
         return states, kept
 

@@ -1,6 +1,7 @@
 """All folds of a model that remembers masks, in step: frames and what they recall in, masks and memories out."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -67,15 +68,17 @@ class MaskMemory:
         self.model, self.device = model, device
         self.overlapping = model.labels.has_regions
         self._mirror_axes = model.mirror_axes if mirror else ()
+        networks = []
         for network in model.networks:
             if not isinstance(network, CSTM):
                 raise InputError(
                     f"masks are propagated through a study by CSTM only, found {type(network).__name__}; use a model "
                     "of nnUNetTrainerCSTM, or predict without --seed"
                 )
+            network = copy(network)  # the same weights: other predictors of the model go on matching as they do
             network.match_as(patch=patch, top_k=top_k, stages=stages)
-            network.to(device)
-        self._networks: tuple[CSTM, ...] = model.networks  # type: ignore[assignment]  # checked above
+            networks.append(network.to(device))
+        self._networks = tuple(networks)
 
     @property
     def patch_pixels(self) -> int:

@@ -66,6 +66,11 @@ class Row(NamedTuple):
     neighbour: int | None
     waves: tuple[Wave, ...]
 
+    @property
+    def along_time(self) -> bool:
+        """Whether passes along time are part of it."""
+        return any(visit.way for wave in self.waves for visit in wave)
+
 
 @dataclass(frozen=True)
 class Route:

@@ -48,19 +48,25 @@ class RowPass:
             remember: Whether another slice recalls this one.
         """
         found: _Found = {}
-        for wave in row.waves:
+        last = {recall: number for number, wave in enumerate(row.waves) for visit in wave for recall in visit.recalls}
+        for number, wave in enumerate(row.waves):
             for visits, recalled in self._together(wave):
                 frames = self.frames[:, [visit.frame for visit in visits]]
                 masks, keys = self.memory.segment(frames, recalled, self.windows)
                 for visit, mask in zip(visits, masks.unbind(1), strict=True):
                     found.setdefault(visit.frame, []).append((visit, mask))
-                if remember or len(row.waves) > 1:
+                if remember or number + 1 < len(row.waves):
                     values = self.memory.values(frames, masks, self.windows)
                     sure = confidence_of(masks, overlapping=self.memory.overlapping)
                     for visit, entry, confidence in zip(visits, map(Entry, keys, values), sure, strict=True):
                         if confidence >= self.least_confidence:
                             self.entries[Recall(Place(row.slice, visit.frame), visit.way)] = entry
-        for frame, ways in found.items():
+            if not remember:  # long movies would fill the memory with frames that nothing recalls any more
+                for recall in {recall for visit in wave for recall in visit.recalls if recall.way}:
+                    if last[recall] == number:
+                        self.entries.pop(recall, None)
+        while found:  # each frame is let go of as soon as its final mask is there
+            frame, ways = found.popitem()
             self._settle(Place(row.slice, frame), ways, remember=remember)
 
     def _together(self, wave: tuple[Visit, ...]) -> Iterator[tuple[list[Visit], list[list[Entry]]]]:
@@ -74,7 +80,9 @@ class RowPass:
         def number(visit: Visit) -> int:
             return len(recalled[visit])
 
-        for _, alike in groupby(sorted(recalled, key=number), number):
+        for others, alike in groupby(sorted(recalled, key=number), number):
+            if not others:  # nothing has come round to the only seed of a slice: there is nothing to compare it with
+                continue
             visits = list(alike)
             for start in range(0, len(visits), FRAMES_PER_PASS):
                 part = visits[start : start + FRAMES_PER_PASS]

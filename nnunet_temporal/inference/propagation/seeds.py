@@ -1,6 +1,6 @@
 """Masks that a user gives for some frames of a study."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,25 @@ def read_seeds(
     return seeds
 
 
+def check_seeds(seeds: Mapping[Place, np.ndarray], shape: tuple[int, int, int, int], values: Collection[int]) -> None:
+    """Refuse masks (Y, X) that do not fit a study (T, Z, Y, X), or hold other label values than a model knows.
+
+    Raises:
+        InputError: There is such a mask, or none at all.
+    """
+    frames, slices, *size = shape
+    if not seeds:
+        raise InputError("seeds: found no mask, expected at least one; None begins without any")
+    for place, mask in seeds.items():
+        if not (0 <= place.slice < slices and 0 <= place.frame < frames) or list(mask.shape) != size:
+            raise InputError(
+                f"seeds: found a mask of {mask.shape} at {place}, expected masks of {tuple(size)} in slices "
+                f"0..{slices - 1} and frames 0..{frames - 1}"
+            )
+        if unknown := sorted(set(np.unique(mask).tolist()) - set(values)):
+            raise InputError(f"seeds: found label values {unknown} at {place}, expected only {sorted(values)}")
+
+
 def find_seed_file(seeds: Path, name: str) -> Path:
     """Return the file of seeds for a study: the file itself, or the one named like the study in a folder.
 
@@ -95,10 +114,12 @@ def _check_grid(file: Path, header: ImageHeader, image: ImageHeader) -> None:
             f"{image.path}"
         )
     here, there = open_nifti(file).affine, open_nifti(image.path).affine
-    if not np.allclose(here[:3, 3], there[:3, 3], atol=0.5) or not np.allclose(_axes(here), _axes(there), atol=1e-2):
+    axes = 3 if len(image.shape) == 4 else 2  # without slices, the third one is time
+    turned = not np.allclose(_directions(here, axes), _directions(there, axes), atol=1e-2)
+    if turned or not np.allclose(here[:3, 3], there[:3, 3], atol=0.5):
         raise InputError(f"{file}: lies elsewhere, or is turned otherwise, than {image.path}; draw it on that image")
 
 
-def _axes(affine: np.ndarray) -> np.ndarray:
-    """Return the directions of x and y."""
-    return affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)
+def _directions(affine: np.ndarray, axes: int) -> np.ndarray:
+    """Return the directions of the first axes."""
+    return affine[:3, :axes] / np.linalg.norm(affine[:3, :axes], axis=0)

@@ -70,21 +70,19 @@ class StudyPass:
         for row, frames in ahead(self._prepared(rows), depth=1):
             side = row.slice > self.route.first_slice
             if empty.get(side, 0) >= _EMPTY_ROWS and not self._has_seeds(row.slice):
-                records = [
-                    FrameRecord(row.slice, t, self.regions.names[row.slice], "beyond the heart")
-                    for t in range(self.canvas.frames)
-                ]
+                region = self.regions.names[row.slice]
+                records = [FrameRecord(row.slice, t, region, "beyond the heart") for t in range(self.canvas.frames)]
                 yield SliceMasks(row.slice, {}, records)
-                continue
-            with self.clock.stage("network"):
-                row_pass = self._segment(row, frames, remember=row.slice in uses)
-                records = [self._record(row, row_pass, t) for t in range(self.canvas.frames)]
-            yield SliceMasks(row.slice, row_pass.probabilities, records)
+            else:
+                with self.clock.stage("network"):
+                    row_pass = self._segment(row, frames, remember=row.slice in uses)
+                    records = [self._record(row, row_pass, t) for t in range(self.canvas.frames)]
+                yield SliceMasks(row.slice, row_pass.probabilities, records)
+                if self._is_towards_apex(row):
+                    found = any(self._centres[Place(row.slice, t)] is not None for t in range(self.canvas.frames))
+                    empty[side] = 0 if found else empty.get(side, 0) + 1
             over = {z for z, last in uses.items() if last == row.slice}
             self._forget(over if row.slice in uses else over | {row.slice})
-            if self._is_towards_apex(row):
-                found = any(self._centres[Place(row.slice, t)] is not None for t in range(self.canvas.frames))
-                empty[side] = 0 if found else empty.get(side, 0) + 1
 
     def _prepared(self, rows: list[Row]) -> Iterator[tuple[Row, np.ndarray]]:
         for row in rows:
@@ -124,7 +122,7 @@ class StudyPass:
         sure = confidence_of(mask.unsqueeze(1), overlapping=self.memory.overlapping)[0]
         if jump is not None and jump > self.memory.patch_pixels:
             sure *= self.memory.patch_pixels / jump
-        origin: Origin = "seed" if place in self.seeds else "time" if len(row.waves) > 1 else "slices"
+        origin: Origin = "seed" if place in self.seeds else "time" if row.along_time else "slices"
         return FrameRecord(row.slice, frame, region, origin, sure, row_pass.agreement.get(frame), jump)
 
     def _jump(self, place: Place, neighbour: int | None) -> float | None:

@@ -18,6 +18,7 @@ from nnunet_temporal.inference.preparation import PreparedSequence, check_image
 from nnunet_temporal.inference.propagation.mask_memory import FRAMES_PER_PASS, MaskMemory
 from nnunet_temporal.inference.propagation.regions import Regions
 from nnunet_temporal.inference.propagation.route import Continuity, Direction, Route
+from nnunet_temporal.inference.propagation.seeds import check_seeds
 from nnunet_temporal.inference.propagation.study_canvas import StudyCanvas
 from nnunet_temporal.inference.propagation.study_pass import SliceMasks, StudyPass
 from nnunet_temporal.inference.propagation.study_records import FrameRecord
@@ -156,8 +157,8 @@ class StudyPredictor:
             with_probabilities: Whether to return probabilities too.
 
         Raises:
-            InputError: The image has other axes or channels than the model takes, pixels are not finite, or no heart is
-                found to begin with.
+            InputError: The image has other axes or channels than the model takes, or pixels are not finite; see
+                ``segment``.
         """
         image = image[None] if image.ndim == 4 else image
         if image.ndim != 5:
@@ -190,9 +191,15 @@ class StudyPredictor:
             cyclic: Whether the first frame follows the last, if it is known.
             with_probabilities: Whether to return probabilities too.
             clock: Counts the seconds of each stage.
+
+        Raises:
+            InputError: Slices are missing or differ, seeds do not fit the study, or no heart is found to begin with.
         """
         clock = clock or StageClock()
         canvas = StudyCanvas.of(slices)
+        shape = (canvas.frames, len(slices), *slices[0].image.shape[2:])
+        if seeds is not None:
+            check_seeds(seeds, shape, {0, *self.model.labels.foreground_labels})
         with clock.stage("network"):
             first_look = FirstLook(self._memory, canvas, self._seed_model)
             start = first_look.start(self.options.start, seeds, ed)
@@ -209,7 +216,6 @@ class StudyPredictor:
         through = StudyPass(
             self._memory, canvas, route, start.regions, start.masks, self.options.least_confidence, clock
         )
-        shape = (canvas.frames, len(slices), *slices[0].image.shape[2:])
         masks = np.zeros(shape, mask_type(self.model.labels))
         probabilities = background_probabilities(self.model.labels, shape) if with_probabilities else None
         records: dict[int, list[FrameRecord]] = {}

@@ -103,7 +103,8 @@ class FirstLook:
         regions = _regions(profile, options)
         if seeds is None and profile.best_slice is None:
             raise InputError(f"found no heart in frame {frame} of any slice; give a mask to begin with (--seed)")
-        chosen = [z for z in range(slices) if options.all_slices or z == profile.best_slice]
+        shown = [z for z in range(slices) if not self.canvas.slices[z].blank[frame]]
+        chosen = shown if options.all_slices else [z for z in shown if z == profile.best_slice]
         if seeds is None and self.other is None:
             return Start(regions, {Place(z, frame): self._segment(z, np.array([frame]))[:, 0] for z in chosen}, {})
         if seeds is None:
@@ -115,7 +116,9 @@ class FirstLook:
         """Segment frames of a slice: label values (N, Y, X), and how sure each pixel is (N, Y, X) in 0..1."""
         if self.other is None:
             probabilities = self.canvas.crop(z, self._segment(z, index))
-            return self.memory.labels_of(probabilities), probabilities.amax(0).cpu().numpy()
+            masks = self.memory.labels_of(probabilities)
+            masks[self.canvas.slices[z].blank[index]] = 0  # padding, whatever the networks see in it
+            return masks, probabilities.amax(0).cpu().numpy()
         if z not in self._prepared:
             sequence = self.canvas.slices[z]
             self._prepared[z] = self.other.prepare(sequence.image, sequence.preparation.pixel_mm)

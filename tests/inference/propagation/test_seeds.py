@@ -126,7 +126,11 @@ def oriented(path, pixels, affine):
 
 @pytest.mark.parametrize(
     "change",
-    [np.diag([1.0, -1.0, 1.0, 1.0]), np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])],
+    [
+        np.diag([1.0, -1.0, 1.0, 1.0]),
+        np.diag([1.0, 1.0, -1.0, 1.0]),
+        np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
+    ],
 )
 def test_a_mask_that_is_turned_otherwise_is_refused(change, tmp_path):
     affine = np.diag([1.25, 1.25, 8.0, 1.0])
