@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_temporal.datasets.image_io import ImageHeader, read_header, read_image, read_labels
+from nnunet_temporal.datasets.image_io import ImageHeader, read_header, read_image
+from nnunet_temporal.datasets.masked_frames import load_masked_frames
 from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.datasets.study_source import IGNORE, StudySource
 from nnunet_temporal.errors import InputError
@@ -74,7 +75,7 @@ def _source_of(patient: Path) -> StudySource:
     return StudySource(
         study=patient.name,
         load_image=partial(_load_image, movie.path, {t: path for t, path in frames.items() if path.is_file()}),
-        load_labels=partial(_load_labels, masks, movie.shape) if masks else None,
+        load_labels=partial(load_masked_frames, masks, movie.shape, LABELS) if masks else None,
         spacing=replace(movie.spacing, frame_s=None),
         ed=ed,
         es=es,
@@ -137,17 +138,3 @@ def _load_image(movie: Path, frames: dict[int, Path]) -> np.ndarray:
                 "both and Info.cfg from the download"
             )
     return image
-
-
-def _load_labels(masks: dict[int, Path], shape: tuple[int, ...]) -> np.ndarray:
-    """Return labels (T, Z, Y, X), uint8: the ignore label in all frames but the masked ones."""
-    labels = np.full(shape, LABELS[IGNORE], np.uint8)
-    for t, path in masks.items():
-        mask = read_labels(path)
-        # A class 4 in the file would pass for "not labelled".
-        unknown = [value for value in np.unique(mask).tolist() if value >= LABELS[IGNORE]]
-        if unknown or not mask.any():
-            found = f"label values {unknown}" if unknown else "no label at all"
-            raise InputError(f"{path}: found {found}, expected 1 RV, 2 MYO, 3 LV on background 0; {_RESTORE}")
-        labels[t] = mask
-    return labels

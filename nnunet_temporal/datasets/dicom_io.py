@@ -1,9 +1,8 @@
 """All movies in a folder of DICOM files: ultrasound clips and cine MRI, whatever the files are called."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
@@ -11,11 +10,8 @@ from nnunet_temporal.datasets import dicom_planes, dicom_ultrasound
 from nnunet_temporal.datasets.dicom_cine import read_cine
 from nnunet_temporal.datasets.dicom_files import DicomMovie, import_pydicom, read_header
 from nnunet_temporal.datasets.dicom_ultrasound import read_ultrasound
-from nnunet_temporal.datasets.problems import raise_problems
+from nnunet_temporal.datasets.problems import raise_problems, try_all
 from nnunet_temporal.errors import InputError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -73,9 +69,8 @@ def find_sound_movies(folder: Path) -> FoundMovies:
         raise InputError(f"{folder}: the input folder does not exist")
     import_pydicom()
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    headers, faults = _try_all(
-        tqdm(paths, desc="Reading headers", unit="file"), lambda path: (path, read_header(path)), lambda path: path
-    )
+    progress = tqdm(paths, desc="Reading headers", unit="file")
+    headers, faults = try_all(progress, lambda path: (path, read_header(path)))
     files = [(path, header) for path, header in headers if header is not None and not _is_directory(header)]
     clips = [file for file in files if file[1].get("SOPClassUID") in dicom_ultrasound.SOP_CLASSES]
     stacks: dict[str, list[tuple[Path, Any]]] = {}
@@ -86,8 +81,10 @@ def find_sound_movies(folder: Path) -> FoundMovies:
     is_doubtful = {uid: any(path.parent in spoilt for path, _ in stack) for uid, stack in stacks.items()}
     doubtful = [stack for uid, stack in stacks.items() if is_doubtful[uid]]
     whole = [stack for uid, stack in stacks.items() if not is_doubtful[uid]]
-    ultrasound, faulty_clips = _try_all(clips, lambda file: read_ultrasound(*file), lambda file: file[0])
-    cine, faulty_stacks = _try_all(whole, read_cine, lambda stack: stack[0][0].parent)
+    ultrasound, bad_clips = try_all(clips, lambda file: read_ultrasound(*file))
+    cine, bad_stacks = try_all(whole, read_cine)
+    faulty_clips = [(path, problem) for (path, _), problem in bad_clips]
+    faulty_stacks = [(stack[0][0].parent, problem) for stack, problem in bad_stacks]
     found = [*ultrasound, *(movie for movies in cine for movie in movies)]
     movies = _with_different_views([movie for movie in found if len(movie.frames) > 1])
     used = {source.path for movie in movies for slices in movie.frames for source in slices}
@@ -100,19 +97,6 @@ def find_sound_movies(folder: Path) -> FoundMovies:
     ]
     left_out += [f"{stack[0][0].parent}: a stack beside a file that cannot be read" for stack in doubtful]
     return FoundMovies(tuple(movies), tuple(left_out), (*faults, *faulty_clips, *faulty_stacks))
-
-
-def _try_all(
-    items: Iterable[Item], action: Callable[[Item], Result], place: Callable[[Item], Path]
-) -> tuple[list[Result], list[tuple[Path, str]]]:
-    """Apply an action to all items; return the results, and the place and problem of each item that is at fault."""
-    results, faults = [], []
-    for item in items:
-        try:
-            results.append(action(item))
-        except InputError as error:
-            faults.append((place(item), str(error)))
-    return results, faults
 
 
 def _is_directory(header: Any) -> bool:  # noqa: ANN401 - a pydicom.Dataset

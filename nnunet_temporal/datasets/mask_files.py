@@ -13,10 +13,9 @@ import numpy as np
 
 from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.datasets.image_io import T_SPACING, Spacing
-from nnunet_temporal.datasets.movie_file import HEADER_BYTES
+from nnunet_temporal.datasets.movie_file import read_head
 from nnunet_temporal.datasets.movie_nrrd import read_nrrd
 from nnunet_temporal.datasets.video_io import import_av
-from nnunet_temporal.errors import InputError
 
 # What is said of the grey values, or of how they are stored, is not so of the masks.
 _NRRD_DROPPED = (
@@ -65,7 +64,12 @@ def write_like_nrrd(masks: np.ndarray, movie: Path, path: Path) -> None:
         InputError: The header of the movie cannot be read.
     """
     time = read_nrrd(movie).time
-    lines = _head(movie).replace(b"\r\n", b"\n").partition(b"\n\n")[0].split(b"\n")
+    lines = (
+        read_head(movie, "the movie again, whose header its masks need")
+        .replace(b"\r\n", b"\n")
+        .partition(b"\n\n")[0]
+        .split(b"\n")
+    )
     # A line "key:=value" is a note of whoever wrote the file, whatever its key is.
     kept = [line for line in lines if b":=" in line or _key(line, b":") not in _NRRD_DROPPED]
     stored = np.ascontiguousarray(np.moveaxis(masks, 0, masks.ndim - 1 - time))
@@ -87,7 +91,7 @@ def write_like_meta_image(masks: np.ndarray, movie: Path, path: Path) -> None:
         InputError: The header of the movie cannot be read.
     """
     kept = []
-    for line in _head(movie).split(b"\n"):
+    for line in read_head(movie, "the movie again, whose header its masks need").split(b"\n"):
         if _key(line, b"=") not in _META_DROPPED:
             kept.append(line.rstrip(b"\r"))
         if _key(line, b"=") == "elementdatafile":  # the last one; pixels may follow
@@ -126,14 +130,6 @@ def write_mask_video(masks: np.ndarray, frame_s: float | None, path: Path) -> No
         for mask in masks:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(mask), layout)))
         container.mux(stream.encode(None))
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(HEADER_BYTES)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read again, its header is needed for the masks: {error}") from error
 
 
 def _key(line: bytes, separator: bytes) -> str:

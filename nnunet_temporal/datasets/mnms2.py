@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_temporal.datasets.image_io import ImageHeader, read_header, read_image, read_labels
+from nnunet_temporal.datasets.image_io import ImageHeader, read_header, read_image
+from nnunet_temporal.datasets.masked_frames import load_masked_frames
 from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.datasets.study_source import IGNORE, StudySource
 from nnunet_temporal.errors import InputError
@@ -115,7 +116,7 @@ def _source_of(place: tuple[str, str], files: ViewFiles, folder: Path) -> StudyS
     return StudySource(
         study=patient,
         load_image=partial(_load_image, movie.path, shape),
-        load_labels=partial(_load_labels, by_frame, shape) if masks else None,
+        load_labels=partial(load_masked_frames, by_frame, shape, LABELS) if masks else None,
         spacing=replace(movie.spacing, frame_s=None, slice_mm=None if is_sequence else movie.spacing.slice_mm),
         view=view,
         ed=frames.get("ED"),
@@ -169,17 +170,3 @@ def _frame_of(path: Path, pixels: np.ndarray, movie: ImageHeader) -> int:
 
 def _load_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return read_image(path).reshape(shape)
-
-
-def _load_labels(masks: dict[int, Path], shape: tuple[int, ...]) -> np.ndarray:
-    """Return labels, uint8: the ignore label in all frames but the masked ones."""
-    labels = np.full(shape, LABELS[IGNORE], np.uint8)
-    for t, path in masks.items():
-        mask = read_labels(path)
-        # A class 4 in the file would pass for "not labelled".
-        unknown = [value for value in np.unique(mask).tolist() if value >= LABELS[IGNORE]]
-        if unknown or not mask.any():
-            found = f"label values {unknown}" if unknown else "no label at all"
-            raise InputError(f"{path}: found {found}, expected 1 LV, 2 MYO, 3 RV on background 0; {_RESTORE}")
-        labels[t] = mask.reshape(shape[1:])
-    return labels

@@ -19,6 +19,19 @@ HEADER_BYTES = 1 << 20
 AT_THE_END = -1
 
 
+def read_head(path: Path, expected: str) -> bytes:
+    """Return the first bytes of a file, in which its header ends.
+
+    Raises:
+        InputError: It cannot be read; ``expected`` says what it should have been.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(HEADER_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: expected {expected}: {error}") from error
+
+
 @dataclass(frozen=True)
 class StoredMovie:
     """What a header says, checked against nothing yet.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_temporal.datasets.movie_file import AT_THE_END, HEADER_BYTES, HeaderFields, StoredMovie
+from nnunet_temporal.datasets.movie_file import AT_THE_END, HeaderFields, StoredMovie, read_head
 from nnunet_temporal.errors import InputError
 
 _TYPES = {
@@ -69,11 +69,7 @@ def read_meta_image(path: Path) -> StoredMovie:
 
 def _read_fields(path: Path) -> tuple[HeaderFields, int]:
     """Return the fields, and where the header ends."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(HEADER_BYTES)
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable MetaImage file (.mha, .mhd): {error}") from error
+    content = read_head(path, "a readable MetaImage file (.mha, .mhd)")
     fields, start = {}, 0
     while _LAST_KEY not in fields:
         line, found, _ = content[start:].partition(b"\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_temporal.datasets.image_io import plausible_interval
-from nnunet_temporal.datasets.movie_file import AT_THE_END, HEADER_BYTES, HeaderFields, StoredMovie
+from nnunet_temporal.datasets.movie_file import AT_THE_END, HeaderFields, StoredMovie, read_head
 from nnunet_temporal.errors import InputError
 
 _TYPES = {
@@ -65,11 +65,7 @@ def read_nrrd(path: Path) -> StoredMovie:
 
 def _read_fields(path: Path) -> tuple[HeaderFields, int]:
     """Return the fields, and where the header ends."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(HEADER_BYTES)
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable NRRD file (.nrrd): {error}") from error
+    content = read_head(path, "a readable NRRD file (.nrrd)")
     if not re.match(rb"NRRD000[1-5]\r?\n", content):
         raise InputError(f"{path}: found {content[:8]!r} at the start, expected an NRRD file (NRRD0001 to NRRD0005)")
     blank = re.search(rb"\r?\n\r?\n", content)

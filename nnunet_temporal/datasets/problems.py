@@ -22,14 +22,28 @@ def apply_to_all(items: Iterable[Item], action: Callable[[Item], Result]) -> lis
     Raises:
         InputError: One or more items were bad; the message holds every message, one per line.
     """
-    results, problems = [], []
+    results, faults = try_all(items, action)
+    raise_problems([problem for _, problem in faults])
+    return results
+
+
+def try_all(items: Iterable[Item], action: Callable[[Item], Result]) -> tuple[list[Result], list[tuple[Item, str]]]:
+    """Apply ``action`` to every item, also after failures.
+
+    Args:
+        items: What to go through, in order.
+        action: Called with each item; raises InputError for a bad one.
+
+    Returns:
+        The results of the good items, and the bad ones, each with what is wrong with it.
+    """
+    results, faults = [], []
     for item in items:
         try:
             results.append(action(item))
         except InputError as error:
-            problems.append(str(error))
-    raise_problems(problems)
-    return results
+            faults.append((item, str(error)))
+    return results, faults
 
 
 def raise_problems(problems: list[str]) -> None:

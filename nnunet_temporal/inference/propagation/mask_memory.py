@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.inference.label_values import mask_type, to_labels
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.windows import Windows
 from nnunet_temporal.networks.cstm import CSTM
@@ -137,9 +138,12 @@ class MaskMemory:
 
     def labels_of(self, probabilities: Tensor) -> np.ndarray:
         """Turn probabilities (K, ...) into label values (...), as nnU-Net does."""
-        if not self.overlapping:
-            return probabilities.argmax(0).to(torch.uint8 if len(probabilities) <= 256 else torch.int32).cpu().numpy()
-        return np.asarray(self.model.labels.convert_probabilities_to_segmentation(probabilities.cpu()))
+        labels = self.model.labels
+        if self.overlapping:
+            found = labels.convert_probabilities_to_segmentation(probabilities.cpu())
+        else:
+            found = to_labels(probabilities, labels).cpu()  # the largest, as of logits
+        return np.asarray(found).astype(mask_type(labels))
 
     def _cut(self, frames: np.ndarray, windows: Windows) -> Tensor:
         """Cut frames (C, N, Y, X) into windows (N * W, C, *patch)."""

@@ -102,8 +102,7 @@ class Route:
         outside = [seed for seed in self.seeds if not (seed.slice < self.slices and seed.frame < self.frames)]
         if not self.seeds or outside:
             raise InputError(f"seeds: found {outside or 'none'}, expected frames of {self.slices} x {self.frames}")
-        if self.capacity < 2:
-            raise InputError(f"tmax: found {self.capacity}, expected 2 or more: a seed and one other frame")
+        check_capacity(self.capacity)
 
     @property
     def first_slice(self) -> int:
@@ -204,6 +203,12 @@ class Route:
         # CSTM's T_max is 3 for slices with a neighbour and a pass, 2 for a pass alone: one frame of the pass in both.
         of_pass = self.capacity - 2 if neighbour is not None else max(1, self.capacity - 2)
         return tuple(dict.fromkeys([*fixed, *list(earlier)[:of_pass]]))
+
+
+def check_capacity(capacity: int) -> None:
+    """Raise InputError unless a frame may recall a seed and one other frame."""
+    if capacity < 2:
+        raise InputError(f"tmax: found {capacity}, expected 2 or more: a seed and one other frame")
 
 
 def last_uses(rows: Iterable[Row]) -> dict[int, int]:

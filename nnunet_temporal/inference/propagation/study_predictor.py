@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nnunet_temporal.datasets.heart_cycle import estimate_cycle
+from nnunet_temporal.datasets.study_source import IGNORE
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.label_values import background_probabilities, mask_type
 from nnunet_temporal.inference.model_folder import TrainedModel
@@ -17,7 +18,7 @@ from nnunet_temporal.inference.pipeline import StageClock
 from nnunet_temporal.inference.preparation import PreparedSequence, check_image
 from nnunet_temporal.inference.propagation.mask_memory import FRAMES_PER_PASS, MaskMemory
 from nnunet_temporal.inference.propagation.regions import Regions
-from nnunet_temporal.inference.propagation.route import Continuity, Direction, Route
+from nnunet_temporal.inference.propagation.route import Continuity, Direction, Route, check_capacity
 from nnunet_temporal.inference.propagation.seeds import check_seeds
 from nnunet_temporal.inference.propagation.study_canvas import StudyCanvas
 from nnunet_temporal.inference.propagation.study_pass import SliceMasks, StudyPass
@@ -48,8 +49,7 @@ class PropagationOptions:
     least_confidence: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.capacity < 2:
-            raise InputError(f"tmax: found {self.capacity}, expected 2 or more: a seed and one other frame")
+        check_capacity(self.capacity)
 
 
 class StudyPrediction(NamedTuple):
@@ -250,9 +250,8 @@ def _to_native(done: SliceMasks, canvas: StudyCanvas) -> Iterator[tuple[np.ndarr
 
 
 def _check_labels(seed_model: TrainedModel, model: TrainedModel) -> None:
-    ignore = "ignore"
     found, expected = (
-        {name: value for name, value in each.dataset["labels"].items() if name != ignore}
+        {name: value for name, value in each.dataset["labels"].items() if name != IGNORE}
         for each in (seed_model, model)
     )
     if found != expected:
