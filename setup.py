@@ -30,6 +30,7 @@ REQUIREMENTS = [
     "scikit-image>=0.19.3",
     "matplotlib>=3.7",
     "pillow>=9.4",
+    "jinja2>=3.1",
     "tqdm>=4.64",
     "packaging>=22.0",
 ]
@@ -54,6 +55,7 @@ TEST_REQUIREMENTS = [
     *HMCQU_REQUIREMENTS,
     *DICOM_REQUIREMENTS,
     "highdicom>=0.23",
+    "playwright>=1.40",
 ]
 
 
@@ -88,7 +90,11 @@ if __name__ == "__main__":
         python_requires=">=3.10",
         packages=package_names(),
         package_dir=PACKAGE_DIR,
-        package_data={"nnunet_temporal.demo_data": ["*.nii.gz", "*.nii", "*.json", "*.txt", "LICENSE*"]},
+        package_data={
+            "nnunet_temporal.demo_data": ["*.nii.gz", "*.nii", "*.json", "*.txt", "LICENSE*"],
+            "nnunet_temporal.report.page_files": ["*.html.j2", "*.css", "*.js"],
+            "nnunet_temporal.commands.container_recipe": ["Dockerfile", "README.md", "test_run.sh"],
+        },
         install_requires=REQUIREMENTS,
         extras_require={
             "test": TEST_REQUIREMENTS,

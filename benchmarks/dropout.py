@@ -1,10 +1,10 @@
 """Does memory help where single frames do not suffice? A segment of the wall is lost for a third of every beat.
 
-Draws echo phantoms with ``--lost-segment`` (see documentation/phantom.md), plans them, trains nnU-Net's 2D trainer,
-hands its weights to the temporal trainers as ``nnunet_temporal inflate`` does, and trains each a little further,
-with as many labelled frames per step. Every frame of the held-out studies is scored against its truth; the score of a
-study is the mean Dice of ventricle and wall over its affected frames, and the methods are compared study by study. Some
-more trainings keep the comparison honest:
+Draws echo phantoms with ``--lost-segment`` (see documentation/how_to/phantom.md), plans them, trains nnU-Net's 2D
+trainer, hands its weights to the temporal trainers as ``nnunet_temporal inflate`` does, and trains each a little
+further, with as many labelled frames per step. Every frame of the held-out studies is scored against its truth; the
+score of a study is the mean Dice of ventricle and wall over its affected frames, and the methods are compared study by
+study. Some more trainings keep the comparison honest:
 
 * the 2D trainer with the same further steps, with twice as many from the start, and with as many again after these,
   which should bring it nothing more: else more training could give what memory seems to give;

@@ -43,6 +43,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; rename it to ``path`` when the block succeeds, delete it when not.
+
+    Args:
+        path: The folder to make. Folders above it are made when missing.
+
+    Yields:
+        The folder the block has to write to.
+
+    Raises:
+        InputError: ``path`` exists already.
+    """
+    if path.exists():
+        raise InputError(f"{path}: exists already, expected a new folder; remove it or choose another -o")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial_") as outer:
+        # One level down, because the outer folder is private and is deleted in any case.
+        inner = Path(outer) / path.name
+        inner.mkdir()
+        yield inner
+        inner.rename(path)
+
+
 def write_json(data: Any, path: Path) -> None:  # noqa: ANN401 - JSON is any nesting of plain types
     """Write ``data`` as indented JSON, atomically."""
     with atomic_path(path) as temporary:

@@ -22,6 +22,8 @@ VERBS = (
     "export",
     "ensemble",
     "evaluate",
+    "report",
+    "submission",
     "demo",
 )
 DESCRIPTION = "nnU-Net with a sense of time, for heart movies (cine MRI and echo)."

@@ -81,6 +81,12 @@ def test_the_wheel_holds_the_demo_data_with_their_licence(wheel_contents):
     assert data <= wheel_contents
 
 
+def test_the_wheel_holds_the_files_of_a_container(wheel_contents):
+    folder = ROOT / "nnunet_temporal" / "commands" / "container_recipe"
+    files = {path.relative_to(ROOT).as_posix() for path in folder.iterdir() if path.is_file()}
+    assert len(files) > 4 and files <= wheel_contents
+
+
 def test_the_wheel_holds_our_licence(wheel_contents):
     assert f"nnunet_temporal-{nnunet_temporal.__version__}.dist-info/licenses/LICENSE" in wheel_contents
 

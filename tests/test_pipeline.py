@@ -1,69 +1,74 @@
-"""From raw 4D files to merged 4D masks through the real commands, on three embedded studies cut down to two slices."""
+"""The page of the first training, command by command: three embedded studies, cut down to two slices, become masks."""
 
 import json
-import shutil
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from command_workspace import FEW_PROCESSES, ON_CPU, Workspace
-
-from nnunet_temporal.demo_data import demo_data_folder
+from command_workspace import Workspace
+from documentation_pages import blocks_of, read_page
 
 pytestmark = pytest.mark.slow
 
 HELD_OUT, TRAINING = "SC-HF-I-1", ("SC-HF-I-2", "SC-HF-I-4")
 # Two slices per study in which an expert has drawn the ventricle at ED and ES, and the middle of the picture.
 FIRST_SLICE, MARGIN = 5, 16
-DATASET, TRAINER, PLANS = "902", "nnUNetTrainerGDKVM_10iterations", "nnUNetTemporalLightPlans"
-MODEL = ("-c", "2dt", "-tr", TRAINER, "-p", PLANS)
+DATASET, MODEL = "Dataset042_Hearts", "nnUNetTrainerGDKVM_10iterations__nnUNetTemporalLightPlans__2dt"
 
 
-def cut_down(study: str, folder: Path) -> None:
-    """Write the middle of two slices of an embedded study, all phases, with its header."""
+def cut_down(path: Path) -> None:
+    """Replace a movie by the middle of two of its slices, all phases, with its header."""
     crop = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN), slice(FIRST_SLICE, FIRST_SLICE + 2))
-    for kind in ("cine", "gt_lv"):
-        image = nibabel.load(demo_data_folder() / f"{study}_{kind}.nii.gz")
-        affine = image.affine.copy()
-        affine[:3, 3] = (image.affine @ (MARGIN, MARGIN, FIRST_SLICE, 1))[:3]
-        small = nibabel.Nifti1Image(np.asanyarray(image.dataobj)[crop], affine, image.header)
-        nibabel.save(small, folder / f"{study}_{kind}.nii.gz")
-    shutil.copy(demo_data_folder() / f"{study}.json", folder)
+    image = nibabel.load(path)
+    pixels, affine = np.asanyarray(image.dataobj)[crop], image.affine.copy()
+    affine[:3, 3] = (image.affine @ (MARGIN, MARGIN, FIRST_SLICE, 1))[:3]
+    nibabel.save(nibabel.Nifti1Image(pixels, affine, image.header), path)
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Where the pipeline has written what."""
+    """Where the commands of the page have written what, and what they printed."""
 
-    data: Path
-    preprocessed: Path
-    model: Path
-    masks: Path
-    merged: Path
+    root: Path
+    printed: str
+
+    @property
+    def preprocessed(self) -> Path:
+        """Folder of the dataset after preprocessing."""
+        return self.root / "nnUNet_preprocessed" / DATASET
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model."""
+        return self.root / "nnUNet_results" / DATASET / MODEL
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory) -> Pipeline:
-    """Convert, plan, preprocess and train both folds; split and predict the held-out study; merge."""
-    work = Workspace(tmp_path_factory.mktemp("pipeline"), f"Dataset{DATASET}_Sunnybrook", nnUNet_n_proc_DA="2")
-    data, sequences, masks, merged = (work.root / name for name in ("data", "sequences", "masks", "merged"))
-    data.mkdir()
-    for study in (HELD_OUT, *TRAINING):
-        cut_down(study, data)
-    work.run("nnunet_temporal", "convert", "sunnybrook", "-i", data, "-d", DATASET, "--held-out", HELD_OUT)
-    work.run(
-        "nnunet_temporal", "plan_and_preprocess", "-d", DATASET, "-pl", "LightTemporalPlanner", "-npfp", 1, "-np", 1
-    )
-    for fold in (0, 1):
-        work.run("nnUNetv2_train", DATASET, "2dt", fold, "-tr", TRAINER, "-p", PLANS, *ON_CPU)
-    # Under the study's own name, so that its sequences are called as in labelsTs.
-    new_study = shutil.copy(data / f"{HELD_OUT}_cine.nii.gz", work.root / f"{HELD_OUT}.nii.gz")
-    work.run("nnunet_temporal", "split", "-i", new_study, "-o", sequences)
-    work.run("nnUNetv2_predict", "-i", sequences, "-o", masks, "-d", DATASET, *MODEL, "-f", 0, 1, *FEW_PROCESSES)
-    work.run("nnunet_temporal", "merge", "-i", masks, "-o", merged)
-    return Pipeline(data, work.preprocessed, work.results / f"{TRAINER}__{PLANS}__2dt", masks, merged)
+    """Run the blocks of the page in one shell, the studies cut down after the block that copies them."""
+    work = Workspace(tmp_path_factory.mktemp("pipeline") / "unused", DATASET, nnUNet_n_proc_DA="2")
+    root = work.root.parent
+    environment = {**work.environment, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+
+    def run(blocks: list[str]) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
+            cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-5000:]
+        return done.stdout
+
+    setting_up, copying, *others = [block.text for block in blocks_of(read_page("getting_started/first_training.md"))]
+    run([copying])
+    for path in root.glob("movies/*/*.nii.gz"):
+        cut_down(path)
+    return Pipeline(root, run([setting_up, *others]))
 
 
 def test_the_folds_keep_studies_apart_and_the_held_out_study_out(pipeline):
@@ -75,18 +80,19 @@ def test_the_folds_keep_studies_apart_and_the_held_out_study_out(pipeline):
     assert HELD_OUT not in json.dumps(splits)
 
 
-def test_every_fold_leaves_a_final_checkpoint_and_a_validated_summary(pipeline):
-    for fold in (0, 1):
-        folder = pipeline.model / f"fold_{fold}"
-        assert (folder / "checkpoint_final.pth").is_file()
-        dice = json.loads((folder / "validation" / "summary.json").read_text())["foreground_mean"]["Dice"]
-        assert 0 <= dice <= 1
+def test_training_leaves_a_final_checkpoint_and_a_validated_summary(pipeline):
+    folder = pipeline.model / "fold_0"
+    assert (folder / "checkpoint_final.pth").is_file()
+    assert (folder / "validation_sheet.png").is_file()
+    dice = json.loads((folder / "validation" / "summary.json").read_text())["foreground_mean"]["Dice"]
+    assert 0 <= dice <= 1
 
 
-def test_the_merged_masks_lie_on_the_grid_and_header_of_the_original(pipeline):
-    (path,) = pipeline.merged.glob("*.nii.gz")
-    assert path.name.startswith(HELD_OUT)
-    merged, original = nibabel.load(path), nibabel.load(pipeline.data / f"{HELD_OUT}_cine.nii.gz")
+@pytest.mark.parametrize("folder", ["masks", "merged"])
+def test_the_masks_lie_on_the_grid_and_header_of_the_original(pipeline, folder):
+    (path,) = (pipeline.root / folder).glob("*.nii.gz")
+    assert path.name == f"{HELD_OUT}.nii.gz"
+    merged, original = nibabel.load(path), nibabel.load(pipeline.root / "movies" / "images" / path.name)
     assert merged.shape == original.shape == (64, 64, 2, 20)
     np.testing.assert_array_equal(merged.affine, original.affine)
     assert merged.header.get_zooms() == original.header.get_zooms()
@@ -95,7 +101,13 @@ def test_the_merged_masks_lie_on_the_grid_and_header_of_the_original(pipeline):
 
 
 def test_the_merged_masks_hold_the_predicted_slices_in_order(pipeline):
-    (path,) = pipeline.merged.glob("*.nii.gz")
-    merged = np.asanyarray(nibabel.load(path).dataobj)
-    for z, mask in enumerate(sorted(pipeline.masks.glob("*.nii.gz"))):
+    merged = np.asanyarray(nibabel.load(pipeline.root / "merged" / f"{HELD_OUT}.nii.gz").dataobj)
+    for z, mask in enumerate(sorted((pipeline.root / "sequence_masks").glob("*.nii.gz"))):
         np.testing.assert_array_equal(merged[:, :, z], np.asanyarray(nibabel.load(mask).dataobj))
+
+
+def test_the_held_out_study_is_evaluated(pipeline):
+    summary = json.loads((pipeline.root / "scores" / "summary.json").read_text())
+    assert (summary["studies"], summary["cases"], summary["roles"]) == (1, 2, {"LV": "LV"})
+    assert summary["volume_methods"] == {"slice_summation": 1}
+    assert all((pipeline.root / "scores" / f"{table}.csv").is_file() for table in ("frames", "sequences", "studies"))

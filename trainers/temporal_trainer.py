@@ -32,6 +32,7 @@ from nnunet_temporal.training.clip_sampling import ClipSampler
 from nnunet_temporal.training.clip_transforms import Regions, clip_training_transforms, clip_validation_transforms
 from nnunet_temporal.training.labels import with_ignore_label
 from nnunet_temporal.training.sequence_loader import LoaderOptions, SequenceLoader
+from nnunet_temporal.training.validation_picture import draw_validation
 
 Augmenter: TypeAlias = SingleThreadedAugmenter | MultiThreadedAugmenter
 
@@ -311,3 +312,10 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
     def network_input(self, batch: dict) -> Clip | SeededClip:
         """Make what the network takes of a batch."""
         return Clip(batch["data"], batch["valid"], batch["decoded"])
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Validate as nnU-Net, then draw the worst, the median and the best sequence beside ``progress.png``."""
+        super().perform_actual_validation(save_probabilities)
+        # The process that has waited for all masks and written the summary; nothing waits for it any more.
+        if self.local_rank == 0:
+            draw_validation(self, self.manifest)

@@ -15,16 +15,15 @@ from typing import Any
 
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.commands.env import VARIABLE, assignment, detect_shell, ext_trainer_value
+from nnunet_temporal.commands.report import ReportRequest, make_report
 from nnunet_temporal.commands.steps import CommandFailedError, Step, run_steps
 from nnunet_temporal.datasets import sunnybrook
 from nnunet_temporal.demo_data import demo_data_folder
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.report.overlay_movie import write_overlay_movie
 from nnunet_temporal.report.study_files import read_expert_masks, read_study_result
 from nnunet_temporal.report.study_result import StudyResult
 from nnunet_temporal.report.study_score import StudyScore, mean_mask, mean_mask_dice, score_study
-from nnunet_temporal.report.volume_curve import write_volume_curve
-from nnunet_temporal.sequences import Manifest
+from nnunet_temporal.sequences import MANIFEST_NAME, Manifest
 
 HELP = "train, predict and score on five embedded cine MRI studies: about 10 minutes on two cores"
 
@@ -38,7 +37,7 @@ FOLDS = (0, 1, 2, 3)
 
 MARKER = "made_by_nnunet_temporal_demo.txt"
 _MARKER_TEXT = "This folder was made by 'nnunet_temporal demo'. Its option --overwrite empties and fills it again.\n"
-SUMMARY, MOVIE, CURVE = "summary.json", "overlay.gif", "volume_curve.png"
+SUMMARY, PAGE = "summary.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,18 @@ class DemoFolders:
         return self.output / "masks"
 
     @property
+    def movies(self) -> Path:
+        """The movie with the predicted and the expert's outlines."""
+        return self.output / "movies"
+
+    @property
     def logs(self) -> Path:
         """The output of each command."""
         return self.output / "logs"
 
     def all_folders(self) -> list[Path]:
         """Return every folder the demo makes below ``output``."""
-        return [*self.nnunet.values(), self.sequences, self.sequence_masks, self.masks, self.logs]
+        return [*self.nnunet.values(), self.sequences, self.sequence_masks, self.masks, self.movies, self.logs]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,8 +118,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     result, trivial_dice = read_results(folders, arguments.dataset_id)
     score = score_study(result)
-    write_overlay_movie(result, folders.output / MOVIE)
-    write_volume_curve(result, folders.output / CURVE)
+    raw = raw_folder(folders, arguments.dataset_id)
+    make_report(
+        ReportRequest(
+            folders.sequences, folders.masks, raw / "labelsTs", folders.output / PAGE, raw / "dataset.json",
+            raw / MANIFEST_NAME, movies=folders.movies,
+        )
+    )  # fmt: skip
     seconds = round(time.monotonic() - start, 1)
     summary = summarise(score, trivial_dice, arguments.trainer, arguments.device)
     write_json({**summary, "seconds": seconds, "seconds_per_step": seconds_per_step}, folders.output / SUMMARY)
@@ -149,7 +158,7 @@ def prepare_output(folders: DemoFolders, *, overwrite: bool) -> None:
             )
         for folder in folders.all_folders():
             shutil.rmtree(folder, ignore_errors=True)
-        for name in (SUMMARY, MOVIE, CURVE):
+        for name in (SUMMARY, PAGE):
             (output / name).unlink(missing_ok=True)
     for folder in folders.all_folders():
         folder.mkdir(parents=True)
@@ -209,6 +218,11 @@ def demo_environment(folders: DemoFolders, device: str) -> dict[str, str]:
     return environment
 
 
+def raw_folder(folders: DemoFolders, dataset_id: int) -> Path:
+    """Return the raw dataset that the demo has made."""
+    return next(folders.nnunet["nnUNet_raw"].glob(f"Dataset{dataset_id:03d}_*"))
+
+
 def read_results(folders: DemoFolders, dataset_id: int) -> tuple[StudyResult, float]:
     """Read the merged masks of the held-out study, and score the trivial answer on the same slices.
 
@@ -219,7 +233,7 @@ def read_results(folders: DemoFolders, dataset_id: int) -> tuple[StudyResult, fl
     Returns:
         The held-out study with predicted and expert masks, and the mean Dice of the training studies' mean mask.
     """
-    raw = next(folders.nnunet["nnUNet_raw"].glob(f"Dataset{dataset_id:03d}_*"))
+    raw = raw_folder(folders, dataset_id)
     studies = {study.name: study for study in Manifest.load(raw).studies()}
     data = demo_data_folder()
     values = {"label": sunnybrook.LABELS["LV"], "ignore_label": sunnybrook.LABELS["ignore"]}
@@ -276,6 +290,6 @@ def print_score(score: StudyScore, trivial_dice: float, seconds: float, output: 
     for name, model, expert in rows:
         print(f"{name:<40}{model:>9}{expert:>9}")
     print(f"\nDone in {seconds / 60:.1f} minutes. Look at:")
-    for name, content in ((MOVIE, "movie"), (CURVE, "volume curve"), (SUMMARY, "all figures"), ("masks", "4D masks")):
+    for name, content in ((PAGE, "report"), ("movies", "movie"), (SUMMARY, "all figures"), ("masks", "4D masks")):
         print(f"  {content:<13} {output / name}")
     print("Research use only. One test study and minutes of training show that it works, not how well it can.")

@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: the -pred folder)")
     parser.add_argument("-djfile", type=Path, metavar="FILE", help="dataset.json (default: beside or above -ref)")
     parser.add_argument("-manifest", type=Path, metavar="FILE", help=f"{MANIFEST_NAME} (default: beside or above -ref)")
-    parser.add_argument(
-        "--roles", type=_role, nargs="+", default=[], metavar="ROLE=VALUE", help="labels whose names say nothing: LV=1"
-    )
+    add_role_argument(parser)
     parser.add_argument(
         "--nsd-tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice (default: %(default)s)"
     )
@@ -45,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("-np", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
+
+
+def add_role_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --roles, which says what labels stand for."""
+    parser.add_argument(
+        "--roles", type=_role, nargs="+", default=[], metavar="ROLE=VALUE", help="labels whose names say nothing: LV=1"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -19,18 +19,22 @@ from nnunet_temporal.commands.propagation import (
     study_jobs,
     study_predictor,
 )
+from nnunet_temporal.commands.report import ReportRequest, make_report
 from nnunet_temporal.commands.trained_model import add_model_arguments, model_folder
 from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.evaluation.label_scheme import label_scheme_of
 from nnunet_temporal.inference.batch import Outcome, predict_jobs, show_progress
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.movie_jobs import InKindJob
 from nnunet_temporal.inference.pipeline import StageClock
 from nnunet_temporal.inference.prediction_jobs import Job, SequenceJob, find_jobs
+from nnunet_temporal.inference.prediction_record import write_record
 from nnunet_temporal.inference.propagation.study_job import FRAMES_ENDING
 from nnunet_temporal.inference.propagation.study_predictor import StudyPredictor
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
+from nnunet_temporal.training.stock_model import cross_validation_folds
 
 HELP = "Predict sequences or whole movies, fast, of any length, with the flags of nnUNetv2_predict."
 
@@ -71,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     workers.add_argument("--scheduler", metavar="ADDRESS", help="use a Dask cluster that runs, such as tcp://host:8786")
     add("--retries", type=int, default=2, metavar="N", help="tries after a failed one, with --engine (default: 2)")
     add_propagation_arguments(parser)
+    add("--report", type=Path, metavar="PAGE", help="also make a page of the masks, as 'nnunet_temporal report' does")
     add("--profile", action="store_true", help="print the seconds spent reading, resampling, ..., over all workers")
 
 
@@ -84,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = model_folder(arguments)
     model = TrainedModel.read(folder, arguments.f, arguments.chk)
     output: Path = arguments.o
+    if arguments.report is not None:
+        label_scheme_of(model.dataset["labels"], folder / "dataset.json")  # or it would be refused after all the work
     jobs = find_jobs(arguments.i, output, model.dataset["file_ending"])
     if arguments.seed is not None:
         jobs = study_jobs(arguments, _seedable(jobs))
@@ -97,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     for name, content in (("dataset.json", model.dataset), ("plans.json", model.plans.plans)):
         write_json(content, output / name)
+    _write_record(arguments, folder, model)
     if not is_movies:
         write_json({"list_of_lists_or_source_folder": str(arguments.i.resolve())}, output / PREDICTION_ARGUMENTS)
     jobs = jobs[arguments.part_id :: arguments.num_parts]
@@ -111,13 +119,39 @@ def run(arguments: argparse.Namespace) -> int:
         print("Seconds by stage, which overlap: files are read and frames resampled while the network runs")
         print(*(f"  {stage:<12} {seconds:8.2f} s" for stage, seconds in clock.seconds.items()), sep="\n")
     _print_remarks(jobs)
+    if arguments.report is not None and len(problems) < len(jobs):
+        make_report(ReportRequest(arguments.i, output, None, arguments.report))
     if problems:
         print(f"{len(problems)} could not be predicted:", *problems, sep="\n  - ", file=sys.stderr)
     return 1 if problems else 0
 
 
+def _write_record(arguments: argparse.Namespace, folder: Path, model: TrainedModel) -> None:
+    folds = arguments.f or cross_validation_folds(folder, arguments.chk)
+    names = ("device", "tta", "both_ways", "seed", "seed_model")
+    write_record(
+        arguments.o,
+        dataset=model.plans.dataset_name,
+        trainer=arguments.tr,
+        plans=arguments.p,
+        configuration=arguments.c,
+        folds=list(folds),
+        checkpoint=arguments.chk,
+        options={name: _plain(getattr(arguments, name)) for name in names},
+    )
+
+
+def _plain(value: object) -> object:
+    """Return an option as JSON has it."""
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
 def _check(arguments: argparse.Namespace) -> None:
     check_propagation(arguments)
+    if arguments.report is not None and arguments.num_parts > 1:
+        raise InputError(
+            "--report: cannot show what other calls predict; make it after all with 'nnunet_temporal report'"
+        )
     if not 0 <= arguments.part_id < arguments.num_parts:
         raise InputError(
             f"-part_id {arguments.part_id}: expected one of 0..{arguments.num_parts - 1}, as -num_parts says"

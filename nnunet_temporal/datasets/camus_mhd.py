@@ -35,6 +35,8 @@ from nnunet_temporal.errors import InputError
 NAME = "CAMUS_MHD"
 
 _TRAINING, _TESTING = "training", "testing"
+# What a patient for testing is called by, before the name of a patient for training who has the same.
+TESTING_PREFIX = f"{_TESTING}_"
 _PLACES = (".", _TRAINING, _TESTING)
 _FOLD_PLACES = ("listSubGroups", "../listSubGroups")
 _FOLD_NAME = re.compile(r"subGroup(\d+)_(?:training|validation|testing)\.txt")
@@ -97,7 +99,7 @@ def _studies(folder: Path) -> dict[str, Path]:
     studies = {}
     for patient in patients:
         is_shared = patient.parent.name == _TESTING and patient.name in for_training
-        studies[f"{_TESTING}_{patient.name}" if is_shared else patient.name] = patient
+        studies[f"{TESTING_PREFIX}{patient.name}" if is_shared else patient.name] = patient
     return studies
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import SimpleITK
 
 from nnunet_temporal.atomic import atomic_path
-from nnunet_temporal.datasets.image_io import T_SPACING, Spacing
+from nnunet_temporal.datasets.image_io import T_SPACING, Spacing, open_nifti
 from nnunet_temporal.datasets.movie_file import read_head
 from nnunet_temporal.datasets.movie_nrrd import read_nrrd
 from nnunet_temporal.datasets.video_io import import_av
+from nnunet_temporal.errors import InputError
 
 # What is said of the grey values, or of how they are stored, is not so of the masks.
 _NRRD_DROPPED = (
@@ -50,6 +52,27 @@ def write_nifti_masks(masks: np.ndarray, spacing: Spacing, path: Path, affine: n
     image.header.set_xyzt_units("mm" if spacing.pixel_known else "unknown", "sec" if states_time else "unknown")
     with atomic_path(path) as temporary:
         nibabel.save(image, temporary)
+
+
+def write_like_nifti(masks: np.ndarray, original: Path, path: Path) -> None:
+    """Write masks as NIfTI on the grid and with the header of another file: affine, codes, zooms and units are its own.
+
+    Args:
+        masks: Label values in as many pixels as the original has, its axes reversed.
+        original: The NIfTI file that was segmented.
+        path: File to write, ending in ``.nii.gz``; its folder must exist.
+
+    Raises:
+        InputError: The original cannot be read.
+    """
+    image = open_nifti(original)
+    header = image.header.copy()
+    header.set_data_dtype(masks.dtype)
+    # Window and scaling describe the grey values of the original; a viewer would show the labels wrongly with them.
+    header.set_slope_inter(1.0, 0.0)
+    header["cal_min"], header["cal_max"] = 0.0, 0.0
+    with atomic_path(path) as temporary:
+        nibabel.save(type(image)(masks.T.reshape(image.shape), image.affine, header), temporary)
 
 
 def write_like_nrrd(masks: np.ndarray, movie: Path, path: Path) -> None:
@@ -108,6 +131,27 @@ def write_like_meta_image(masks: np.ndarray, movie: Path, path: Path) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(b"\n".join([*kept, *(f"{key} = {value}".encode() for key, value in facts.items())]) + b"\n")
         file.write(content)
+
+
+def write_like_mhd(masks: np.ndarray, original: Path, path: Path) -> None:
+    """Write masks as MetaImage in two files, a header and pixels that are not compressed, on the grid of an image.
+
+    Args:
+        masks: (1, Y, X), uint8.
+        original: The image that was segmented, MetaImage or NIfTI, (x, y) or (x, y, 1).
+        path: File to write, ending in ``.mhd``; ``.raw`` appears beside it. Two files never appear at once: its folder
+            must be one that nobody reads yet.
+
+    Raises:
+        InputError: The original cannot be read.
+    """
+    try:
+        grid = SimpleITK.ReadImage(str(original))
+    except RuntimeError as error:
+        raise InputError(f"{original}: expected a readable image, whose grid its masks need: {error}") from error
+    image = SimpleITK.GetImageFromArray(masks)
+    image.CopyInformation(SimpleITK.JoinSeries(grid) if grid.GetDimension() == 2 else grid)
+    SimpleITK.WriteImage(image, str(path))
 
 
 def write_mask_video(masks: np.ndarray, frame_s: float | None, path: Path) -> None:

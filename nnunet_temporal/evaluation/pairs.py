@@ -66,9 +66,9 @@ def pair_studies(reference_folder: Path, prediction_folder: Path, manifest: Mani
     Raises:
         InputError: A folder holds no masks, or references are unreadable or not in the manifest. All are listed.
     """
-    references, predictions = _list_masks(reference_folder, "-ref"), _list_masks(prediction_folder, "-pred")
+    references, predictions = list_masks(reference_folder, "-ref"), list_masks(prediction_folder, "-pred")
     manifest = derive_from_masks(references) if manifest is None else manifest
-    groups = _group_by_stack(manifest)
+    groups = group_by_stack(manifest)
     _refuse_strangers(references, {case_name(study, view=view) for study, view in groups} | set(manifest))
     stacks: dict[str, list[StackFiles]] = {}
     missing: dict[str, list[Path]] = {}
@@ -132,7 +132,7 @@ def derive_from_masks(masks: Files) -> Manifest:
     return Manifest({s.case: s for group in apply_to_all(masks, describe) for s in group})
 
 
-def _list_masks(folder: Path, argument: str) -> dict[str, Path]:
+def list_masks(folder: Path, argument: str) -> dict[str, Path]:
     """Return the NIfTI files of a folder by name."""
     files = {nifti_name(path): path for path in find_niftis(folder)} if folder.is_dir() else {}
     if not files:
@@ -149,7 +149,7 @@ def _refuse_strangers(references: Files, known: set[str]) -> None:
         )
 
 
-def _group_by_stack(manifest: Manifest) -> dict[tuple[str, str | None], tuple[Sequence, ...]]:
+def group_by_stack(manifest: Manifest) -> dict[tuple[str, str | None], tuple[Sequence, ...]]:
     """Return the sequences of each stack, by (study, view), in the order of studies, slices and views."""
     groups: dict[tuple[str, str | None], list[Sequence]] = {}
     for study in manifest.studies():

@@ -1,5 +1,6 @@
 """The masks of one stack of slices in memory, checked, with everything that tells how to measure them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from nnunet_temporal.datasets.problems import raise_problems
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.evaluation.label_scheme import LabelScheme
 from nnunet_temporal.evaluation.pairs import StackFiles, StudyFiles
-from nnunet_temporal.sequences import Sequence
+from nnunet_temporal.sequences import Sequence as SequenceEntry
 
 # Views that show the long axis of the left ventricle, in which Simpson's rule applies.
 APICAL_VIEWS = ("2CH", "4CH")
@@ -32,7 +33,7 @@ class Stack:
         image_rows: Number of rows of the whole image, of which the masks hold the part with labels.
     """
 
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[SequenceEntry, ...]
     prediction: np.ndarray
     reference: np.ndarray
     valid: np.ndarray
@@ -42,7 +43,7 @@ class Stack:
     image_rows: int
 
     @property
-    def first(self) -> Sequence:
+    def first(self) -> SequenceEntry:
         """The entry that speaks for the whole stack: its slices share ED, ES and frame interval."""
         return self.sequences[0]
 
@@ -126,6 +127,34 @@ def _extent(occupied: np.ndarray, axis: int) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 1)
 
 
+def read_masks(
+    paths: Sequence[Path], sequences: Sequence[SequenceEntry], allowed: set[int], like: Path
+) -> tuple[np.ndarray, list[str]]:
+    """Read the masks of a stack and say what is wrong with them.
+
+    Args:
+        paths: One file (x, y, t) per sequence, or a single file (x, y, z, t) with all of them.
+        sequences: Their entries in the manifest, by slice.
+        allowed: The label values that may occur.
+        like: A file with the pixel spacing that is expected.
+
+    Returns:
+        (T, Z, Y, X) label values, whole only without problems, and the problems.
+    """
+    problems: list[str] = []
+    masks = []
+    for path in paths:
+        try:
+            masks.append(_read_mask(path, allowed))
+            _check_spacing(path, like)
+        except InputError as error:
+            problems.append(str(error))
+    try:
+        return _stacked(masks, sequences, paths), problems
+    except InputError as error:
+        return np.empty(0), [*problems, str(error)]
+
+
 def _read_both(files: StackFiles, labels: LabelScheme) -> tuple[list[np.ndarray], list[str]]:
     """Read reference and prediction, (T, Z, Y, X) each, and say what is wrong with them.
 
@@ -134,26 +163,16 @@ def _read_both(files: StackFiles, labels: LabelScheme) -> tuple[list[np.ndarray]
     """
     known = {0, *labels.values.values()}
     ignored = set() if labels.ignore is None else {labels.ignore}
-    sides: list[np.ndarray] = []
-    problems: list[str] = []
-    for paths, allowed in ((files.reference, known | ignored), (files.prediction, known)):
-        masks = []
-        for path in paths:
-            try:
-                masks.append(_read_mask(path, allowed))
-                _check_spacing(path, files.reference[0])
-            except InputError as error:
-                problems.append(str(error))
-        try:
-            sides.append(_stacked(masks, files, paths))
-        except InputError as error:
-            problems.append(str(error))
-    if not problems and sides[0].shape != sides[1].shape:
+    like = files.reference[0]
+    reference, problems = read_masks(files.reference, files.sequences, known | ignored, like)
+    prediction, more = read_masks(files.prediction, files.sequences, known, like)
+    problems += more
+    if not problems and reference.shape != prediction.shape:
         problems.append(
-            f"{files.prediction[0]}: found the shape (T, Z, Y, X) {sides[1].shape}, expected {sides[0].shape} as in "
+            f"{files.prediction[0]}: found the shape (T, Z, Y, X) {prediction.shape}, expected {reference.shape} as in "
             f"{files.reference[0]}"
         )
-    return sides, problems
+    return [reference, prediction], problems
 
 
 def _read_mask(path: Path, allowed: set[int]) -> np.ndarray:
@@ -172,7 +191,7 @@ def _check_spacing(path: Path, other: Path) -> None:
         raise InputError(f"{path}: found pixel spacing {found} mm (y, x), expected {expected} as in {other}")
 
 
-def _stacked(masks: list[np.ndarray], files: StackFiles, paths: tuple[Path, ...]) -> np.ndarray:
+def _stacked(masks: list[np.ndarray], sequences: Sequence[SequenceEntry], paths: Sequence[Path]) -> np.ndarray:
     """Return the masks of one merged file or of each sequence as (T, Z, Y, X), as long as the manifest says.
 
     Where files could not be read there is nothing to check.
@@ -183,7 +202,7 @@ def _stacked(masks: list[np.ndarray], files: StackFiles, paths: tuple[Path, ...]
         shapes = {path.name: mask.shape for path, mask in zip(paths, masks, strict=True)}
         raise InputError(f"{paths[0].parent}: found slices of different shapes (T, Y, X) in one study: {shapes}")
     stack = masks[0] if masks[0].ndim == 4 else np.stack(masks, axis=1)
-    expected = (files.sequences[0].n_frames, len(files.sequences))
+    expected = (sequences[0].n_frames, len(sequences))
     if stack.shape[:2] != expected:
         raise InputError(
             f"{paths[0]}: found {stack.shape[0]} frames of {stack.shape[1]} slices, expected {expected[0]} of "

@@ -5,21 +5,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.datasets.image_io import (
     SEQUENCE_ENDING,
     find_niftis,
     nifti_name,
-    open_nifti,
     read_header,
     read_image,
     read_labels,
     write_sequence,
 )
+from nnunet_temporal.datasets.mask_files import write_like_nifti
 from nnunet_temporal.datasets.problems import apply_to_all
 from nnunet_temporal.datasets.study_source import StudySource, by_slice, describe_sequences
 from nnunet_temporal.errors import InputError
@@ -131,8 +129,7 @@ def merge_study(masks: Mapping[int | None, Path], original: Path, output: Path) 
     _check_masks(masks, original)
     arrays = {z: read_labels(path) for z, path in masks.items()}
     labels = arrays[None] if None in arrays else merge_slices({z: mask for z, mask in arrays.items() if z is not None})
-    with atomic_path(output) as temporary:
-        nibabel.save(_on_original(labels, open_nifti(original)), temporary)
+    write_like_nifti(labels, original, output)
 
 
 def merge_studies(mask_folder: Path, output_folder: Path, sequence_folder: Path | None = None) -> list[Path]:
@@ -150,7 +147,7 @@ def merge_studies(mask_folder: Path, output_folder: Path, sequence_folder: Path 
         InputError: The sequences cannot be found, a mask is missing, unknown or does not fit, an original is
             unreadable or would be overwritten. Nothing is written then; all bad studies are listed.
     """
-    sequence_folder = _predicted_folder(mask_folder) if sequence_folder is None else sequence_folder
+    sequence_folder = predicted_folder(mask_folder) if sequence_folder is None else sequence_folder
     stacks = _stacks(mask_folder, sequence_folder)
     outputs = {stack.name: output_folder / f"{stack.name}{SEQUENCE_ENDING}" for stack in stacks}
 
@@ -183,7 +180,12 @@ def _niftis_or_none(folder: Path) -> list[Path]:
     return find_niftis(folder) if folder.is_dir() else []
 
 
-def _predicted_folder(mask_folder: Path) -> Path:
+def predicted_folder(mask_folder: Path) -> Path:
+    """Return the folder of sequences that masks were predicted from, by the record that predict commands write.
+
+    Raises:
+        InputError: There is no such record, or no such folder any more.
+    """
     record = mask_folder / PREDICTION_ARGUMENTS
     how_to_go_on = "name the folder of the sequences with -s"
     try:
@@ -197,7 +199,8 @@ def _predicted_folder(mask_folder: Path) -> Path:
     return Path(source)
 
 
-def _manifest_folder(sequence_folder: Path) -> Path:
+def manifest_folder(sequence_folder: Path) -> Path:
+    """Return the folder that holds the manifest of a folder of sequences: itself, or the one above."""
     # imagesTs and imagesTr of a raw dataset have theirs one level up.
     above = sequence_folder.resolve().parent
     only_above = (above / MANIFEST_NAME).is_file() and not (sequence_folder / MANIFEST_NAME).is_file()
@@ -205,8 +208,8 @@ def _manifest_folder(sequence_folder: Path) -> Path:
 
 
 def _stacks(mask_folder: Path, sequence_folder: Path) -> list[_Stack]:
-    manifest_folder = _manifest_folder(sequence_folder)
-    manifest = Manifest.load(manifest_folder)
+    root = manifest_folder(sequence_folder)
+    manifest = Manifest.load(root)
     masks = {nifti_name(path): path for path in _niftis_or_none(mask_folder)}
     if not masks:
         raise InputError(f"{mask_folder}: found no masks *{SEQUENCE_ENDING}; expected the output of nnUNetv2_predict")
@@ -220,7 +223,7 @@ def _stacks(mask_folder: Path, sequence_folder: Path) -> list[_Stack]:
             continue
         for sequence in study.sequences:
             name = case_name(study.name, view=sequence.view)
-            original = manifest_folder / sequence.source
+            original = root / sequence.source
             stack = stacks.setdefault(name, _Stack(name, original, {}))
             expected = mask_folder / f"{sequence.case}{SEQUENCE_ENDING}"
             stack.masks[sequence.slice] = masks.get(sequence.case, expected)
@@ -248,12 +251,3 @@ def _check_masks(masks: Mapping[int | None, Path], original: Path) -> None:
                 f"in {original}"
             )
         read_labels(path)
-
-
-def _on_original(labels: np.ndarray, original: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
-    header = original.header.copy()
-    header.set_data_dtype(labels.dtype)
-    # Window and scaling describe the grey values of the original; a viewer would show the labels wrongly with them.
-    header.set_slope_inter(1.0, 0.0)
-    header["cal_min"], header["cal_max"] = 0.0, 0.0
-    return type(original)(labels.T.reshape(original.shape), original.affine, header)

@@ -1,0 +1,135 @@
+"""``nnunet_temporal report``: a page to look at, of everything that was predicted."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nnunet_temporal.atomic import atomic_path
+from nnunet_temporal.commands.evaluate import add_role_argument
+from nnunet_temporal.errors import InputError
+from nnunet_temporal.evaluation.label_scheme import LabelScheme, read_label_scheme
+from nnunet_temporal.report.cohort import Cohort, find_cohort
+from nnunet_temporal.report.curves import measure_curves
+from nnunet_temporal.report.overlay_movie import MOVIE_FORMATS, write_overlay_movie
+from nnunet_temporal.report.page import render_page
+from nnunet_temporal.report.page_content import StudyContent, describe_study
+from nnunet_temporal.report.provenance import find_provenance
+from nnunet_temporal.report.segmented_study import SegmentedStudy, read_study
+from nnunet_temporal.sequences import MANIFEST_NAME, Manifest
+
+HELP = "Make one self-contained page of predicted masks: movies, curves, figures, and what to look at twice."
+
+_FILMS_BYTES = 11_000_000
+"""What the films of all studies may take: with all else, ten studies stay below 15 MB."""
+_LARGEST_FILM_BYTES = 1_100_000
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """What a report is made of; see the arguments of the command."""
+
+    images: Path
+    masks: Path
+    truth: Path | None
+    page: Path
+    dataset_json: Path | None = None
+    manifest: Path | None = None
+    roles: tuple[tuple[str, int], ...] = ()
+    title: str | None = None
+    movies: Path | None = None
+    movie_format: str = MOVIE_FORMATS[0]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add = parser.add_argument
+    add("-i", type=Path, required=True, metavar="IMAGES", help="what was predicted: a folder of movies or sequences")
+    add("-p", type=Path, required=True, metavar="MASKS", help="folder of the predicted masks")
+    add("-ref", type=Path, metavar="TRUTH", help="folder of an expert's masks of the same names, where there are some")
+    add("-o", type=Path, required=True, metavar="PAGE", help="the page to write, such as report.html")
+    add("--title", metavar="TEXT", help="title of the page")
+    add("--movies", type=Path, metavar="DIR", help="also write an overlay movie of every study into this folder")
+    add("--movie-format", choices=MOVIE_FORMATS, default=MOVIE_FORMATS[0], help="default: %(default)s; mp4 needs PyAV")
+    add("-djfile", type=Path, metavar="FILE", help="dataset.json (default: in or above MASKS, TRUTH or IMAGES)")
+    add("-manifest", type=Path, metavar="FILE", help=f"{MANIFEST_NAME} (default: in or above IMAGES, MASKS or TRUTH)")
+    add_role_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the page."""
+    make_report(
+        ReportRequest(
+            arguments.i, arguments.p, arguments.ref, arguments.o, arguments.djfile, arguments.manifest,
+            tuple(arguments.roles), arguments.title, arguments.movies, arguments.movie_format,
+        )
+    )  # fmt: skip
+    return 0
+
+
+def make_report(request: ReportRequest) -> None:
+    """Read everything, write the page and the movies, and print where they are.
+
+    Raises:
+        InputError: Files are missing, unreadable or do not fit; nothing is written then but finished movies.
+    """
+    _check(request)
+    labels = read_label_scheme(_find(request, "dataset.json", request.dataset_json, "-djfile"), dict(request.roles))
+    manifest = request.manifest or _in_or_above(request, MANIFEST_NAME)
+    cohort = find_cohort(
+        request.images, request.masks, request.truth, None if manifest is None else Manifest.read(manifest)
+    )
+    budget = min(_LARGEST_FILM_BYTES, _FILMS_BYTES // len(cohort.studies))
+    studies = []
+    for sources in tqdm(cohort.studies, desc="Looking at studies", unit="study"):
+        study = read_study(sources, labels)
+        studies.append(describe_study(study, sources, labels, budget))
+        if request.movies is not None:
+            _write_movies(study, labels, request.movies, request.movie_format)
+    _write_page(request, labels, cohort, studies)
+
+
+def _write_page(request: ReportRequest, labels: LabelScheme, cohort: Cohort, studies: list[StudyContent]) -> None:
+    title = request.title or f"{len(studies)} segmented heart stud{'ies' if len(studies) > 1 else 'y'}"
+    # Names of files may hold bytes that are no text.
+    page = render_page(title, studies, labels, find_provenance(cohort, request.masks)).encode("utf-8", "replace")
+    request.page.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(request.page) as temporary:
+        temporary.write_bytes(page)
+    flagged = sum(bool(study.flags) for study in studies)
+    print(f"{len(studies)} studies, {flagged} of them with flags: {request.page} ({len(page) / 1e6:.1f} MB)")
+    if request.movies is not None:
+        print(f"Movies: {request.movies}")
+    if cohort.not_predicted:
+        print(f"Not in the report, no masks: {len(cohort.not_predicted)} movies or sequences, named on the page")
+
+
+def _write_movies(study: SegmentedStudy, labels: LabelScheme, folder: Path, movie_format: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for stack in study.stacks:
+        curves = measure_curves(stack, labels)
+        curve = next((curve for curve in curves if curve.structure == labels.roles.get("LV")), curves[0])
+        write_overlay_movie(stack, curve, labels, folder / f"{stack.name}.{movie_format}")
+
+
+def _check(request: ReportRequest) -> None:
+    if request.page.is_dir():
+        raise InputError(f"-o {request.page}: found a folder, expected the name of a page such as report.html")
+    for name, folder in (("-p", request.masks), ("-ref", request.truth)):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{name} {folder}: the folder does not exist")
+
+
+def _find(request: ReportRequest, name: str, given: Path | None, argument: str) -> Path:
+    path = given or _in_or_above(request, name)
+    if path is None:
+        raise InputError(f"{name}: found neither in nor above {request.masks}; name it with {argument}")
+    return path
+
+
+def _in_or_above(request: ReportRequest, name: str) -> Path | None:
+    """Return a file that lies in one of the folders, or above one; None where there is none."""
+    folders = [folder for folder in (request.masks, request.truth, request.images) if folder is not None]
+    places = [place / name for folder in folders for place in (folder, folder.resolve().parent)]
+    return next((place for place in places if place.is_file()), None)

@@ -1,0 +1,47 @@
+"""ED and ES of a stack as pictures with outlines: for paper, and for browsers that run no scripts."""
+
+import base64
+import io
+import math
+
+from PIL import Image
+
+from nnunet_temporal.report.overlay_movie import Painter
+from nnunet_temporal.report.slice_mosaic import mosaic_columns
+
+_WIDTH_PX = 360
+_QUALITY = 60
+
+
+def make_stills(painter: Painter) -> list[dict[str, str]]:
+    """Paint ED and ES, or the first frame where these are not known.
+
+    Args:
+        painter: Paints the stack.
+
+    Returns:
+        Of each its ``address``, which holds the picture itself, and its ``text``.
+    """
+    stack = painter.stack
+    frames = stack.phases.pair or (0,)
+    return [
+        {
+            "address": _mosaic(painter, frame),
+            "text": f"{stack.name}, {' '.join([*stack.phases.name(frame).split(), f'frame {frame}'])}",
+        }
+        for frame in dict.fromkeys(frames)
+    ]
+
+
+def _mosaic(painter: Painter, frame: int) -> str:
+    """Return all slices of a frame as an address that holds the picture."""
+    n_slices = len(painter.stack.stack.sequences)
+    columns = mosaic_columns(n_slices)
+    panel_px = _WIDTH_PX // columns
+    picture = Image.new("RGB", (columns * panel_px, math.ceil(n_slices / columns) * panel_px))
+    for z in range(n_slices):
+        row, column = divmod(z, columns)
+        picture.paste(painter.panel(frame, z, panel_px), (column * panel_px, row * panel_px))
+    content = io.BytesIO()
+    picture.save(content, format="WEBP", quality=_QUALITY, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
