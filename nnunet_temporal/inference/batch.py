@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from nnunet_temporal.inference.confidence import CONFIDENCE_ENDING, write_confidence
 from nnunet_temporal.inference.pipeline import StageClock, ahead
 from nnunet_temporal.inference.prediction_jobs import Job, Predictor, Reading
 from nnunet_temporal.inference.preparation import PreparedSequence
@@ -94,5 +95,9 @@ def _predict(predictor: Predictor, job: Job, read: _Read, with_probabilities: bo
     reading, prepared = read
     predictions = job.predict(predictor, reading, prepared, with_probabilities=with_probabilities, clock=clock)
     with clock.stage("write"):
+        # Before the masks, which tell that a job is done.
+        sure = {z: found.confidence for z, found in predictions.items() if found.confidence is not None}
+        if sure:
+            write_confidence(sure, job.folder / f"{job.name}{CONFIDENCE_ENDING}")
         job.write(predictor.model, reading, predictions)
     return sum(len(prediction.masks) for prediction in predictions.values())

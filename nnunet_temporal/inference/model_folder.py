@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -14,6 +15,7 @@ from torch import nn
 
 from nnunet_temporal.atomic import read_json_object
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.inference.preparation import PreparedSequence, check_image
 from nnunet_temporal.training.stock_model import (
     CHECKPOINT,
     cross_validation_folds,
@@ -52,6 +54,18 @@ class TrainedModel:
         """Size (Y, X) of the windows that the networks take, in pixels."""
         return tuple(self.configuration.patch_size[-2:])
 
+    def prepare(self, image: np.ndarray, pixel_mm: tuple[float, float]) -> PreparedSequence:
+        """Measure what preprocessing needs to know of a sequence.
+
+        Args:
+            image: Grey values (T, Y, X) or (C, T, Y, X) of any number type.
+            pixel_mm: In-plane spacing (y, x) in mm.
+
+        Raises:
+            InputError: The image has other axes or channels than the model takes, or pixels are not finite.
+        """
+        return PreparedSequence.measure(check_image(image, self.channels), pixel_mm, self.plans, self.configuration)
+
     @classmethod
     def read(
         cls, folder: Path, folds: Sequence[int | str] | None = None, checkpoint_name: str = CHECKPOINT
@@ -66,14 +80,7 @@ class TrainedModel:
         Raises:
             InputError: A file is missing or unreadable, the trainer is not found, or the model does not work on frames.
         """
-        plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
-        if not plans_file.is_file() or not dataset_file.is_file():
-            raise InputError(
-                f"{folder}: expected the folder of a trained model with plans.json and dataset.json, such as "
-                "nnUNet_results/Dataset027_ACDC/nnUNetTrainerGDKVM__nnUNetTemporalPlans__2dt"
-            )
-        plans = PlansManager(read_json_object(plans_file, "nnU-Net writes it beside the folds."))
-        dataset = read_json_object(dataset_file, "nnU-Net writes it beside the folds.")
+        plans, dataset = _read_plans(folder)
         folds = cross_validation_folds(folder, checkpoint_name) if folds is None else folds
         checkpoints = [_read_checkpoint(folder / f"fold_{fold}" / checkpoint_name) for fold in folds]
         if not checkpoints:
@@ -94,6 +101,20 @@ class TrainedModel:
         along_time = len(configuration.patch_size) - 2
         mirror_axes = tuple(axis - along_time for axis in first.get("inference_allowed_mirroring_axes") or ())
         return cls(plans, configuration, dataset, labels, tuple(networks), mirror_axes)
+
+
+def _read_plans(folder: Path) -> tuple[PlansManager, dict[str, Any]]:
+    """Read the plans and the content of ``dataset.json``."""
+    plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
+    if not plans_file.is_file() or not dataset_file.is_file():
+        raise InputError(
+            f"{folder}: expected the folder of a trained model with plans.json and dataset.json, such as "
+            "nnUNet_results/Dataset027_ACDC/nnUNetTrainerGDKVM__nnUNetTemporalPlans__2dt"
+        )
+    plans, dataset = (
+        read_json_object(file, "nnU-Net writes it beside the folds.") for file in (plans_file, dataset_file)
+    )
+    return PlansManager(plans), dataset
 
 
 def _read_checkpoint(file: Path) -> dict[str, Any]:

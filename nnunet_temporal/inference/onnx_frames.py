@@ -42,6 +42,18 @@ class FramePreparation:
                 f"be had, {_DEFAULT_RESAMPLING} with order 1 for logits. Predict with nnunet_temporal predict"
             )
 
+    @classmethod
+    def unmeasured(
+        cls,
+        sidecar: dict[str, Any],
+        pixel_mm: tuple[float, float],
+        frame_size: tuple[int, int],
+        intensities: Sequence[Intensities],
+    ) -> "FramePreparation":
+        """Prepare frames (Y, X) of which none is known yet: nothing is cropped, and values have no known range."""
+        rows, columns = (slice(0, side) for side in frame_size)
+        return cls(sidecar, pixel_mm, rows, columns, intensities, [(np.inf, -np.inf)] * len(intensities))
+
     @property
     def cropped_size(self) -> tuple[int, int]:
         """Size (Y, X) of the crop in pixels of the frames."""

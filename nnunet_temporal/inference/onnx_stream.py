@@ -52,12 +52,10 @@ class OnnxStream:
         clip = None if warm_up is None else self._measure(warm_up, pixel_mm)
         if clip is not None:
             self._preparation, frame_size = clip.preparation, clip.image.shape[2:]
-        elif frame_size is None or intensities is None or len(intensities) != self._channels:
-            raise ValueError("a stream needs a warm-up clip, or the size of frames and intensities of each channel")
+        elif frame_size is not None and intensities is not None and len(intensities) == self._channels:
+            self._preparation = FramePreparation.unmeasured(sidecar, pixel_mm, frame_size, intensities)
         else:
-            rows, columns = (slice(0, side) for side in frame_size)
-            unknown = [(np.inf, -np.inf)] * self._channels
-            self._preparation = FramePreparation(sidecar, pixel_mm, rows, columns, intensities, unknown)
+            raise ValueError("a stream needs a warm-up clip, or the size of frames and intensities of each channel")
         self._frame_size = frame_size
         patch = tuple(sidecar["frame"]["shape"][2:])
         self._windows = FrameWindows(self._preparation.network_size, patch, sidecar["window_overlap"])

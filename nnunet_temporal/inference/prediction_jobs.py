@@ -61,7 +61,7 @@ class SequenceJob(Job):
 
     def write(self, model: TrainedModel, reading: Reading, predictions: dict[int | None, Prediction]) -> None:
         """See ``Job``; probabilities are written as nnU-Net writes them."""
-        masks, probabilities = predictions[None]
+        masks, probabilities, _ = predictions[None]
         if probabilities is not None:
             with atomic_path(self.folder / f"{self.name}.pkl") as temporary:
                 temporary.write_bytes(pickle.dumps(reading.properties))

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from nnunet_temporal.inference.both_ways import average_both_ways
 from nnunet_temporal.inference.chunk_engine import ChunkEngine, Features, size_mb
+from nnunet_temporal.inference.confidence import confidence_of
 from nnunet_temporal.inference.intensities import Intensities
 from nnunet_temporal.inference.label_values import background_probabilities, mask_type, to_labels
 from nnunet_temporal.inference.live_stream import LiveStream
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock, ahead
-from nnunet_temporal.inference.preparation import Preparation, PreparedSequence, check_image
+from nnunet_temporal.inference.preparation import Preparation, PreparedSequence
 from nnunet_temporal.inference.stream_networks import deals
 from nnunet_temporal.inference.windows import Windows
 from nnunet_temporal.networks.temporal_unet import FRAMES_PER_CHUNK
@@ -34,10 +35,13 @@ class Prediction(NamedTuple):
     Attributes:
         masks: (T, Y, X) label values, uint8 (uint16 from 255 labels on).
         probabilities: (K, T, Y, X) float32, classes or regions; None unless asked for.
+        confidence: (T,) float64, how sure the networks are of each frame; NaN where they saw nothing. None where it is
+            recorded elsewhere.
     """
 
     masks: np.ndarray
     probabilities: np.ndarray | None
+    confidence: np.ndarray | None = None
 
 
 class SequencePredictor:
@@ -117,8 +121,7 @@ class SequencePredictor:
 
     def prepare(self, image: np.ndarray, pixel_mm: tuple[float, float]) -> PreparedSequence:
         """Measure what preprocessing needs to know; a thread may do it for the next sequence. See ``predict``."""
-        image = check_image(image, self.model.channels)
-        return PreparedSequence.measure(image, pixel_mm, self.model.plans, self.model.configuration)
+        return self.model.prepare(image, pixel_mm)
 
     @torch.inference_mode()
     def segment(
@@ -136,14 +139,18 @@ class SequencePredictor:
         rows, columns = sequence.preparation.rows, sequence.preparation.columns
         masks = np.zeros(shape, mask_type(labels))
         probabilities = background_probabilities(labels, shape) if with_probabilities else None
+        confidence = np.full(len(masks), np.nan)
         segment = partial(self._logits, clock=clock)
         for index, logits in average_both_ways(segment, sequence, clock) if self.both_ways else segment(sequence):
             with clock.stage("post-process"):
                 native = sequence.preparation.to_native(logits)
                 masks[index, rows, columns] = to_labels(native, labels).cpu().numpy()
+                # On the networks' grid, which decides as well how sure they are and often has fewer pixels.
+                certain = labels.apply_inference_nonlin(logits)
+                confidence[index] = confidence_of(certain, overlapping=labels.has_regions)
                 if probabilities is not None:
                     probabilities[:, index, rows, columns] = labels.apply_inference_nonlin(native).cpu().numpy()
-        return Prediction(masks, probabilities)
+        return Prediction(masks, probabilities, confidence)
 
     def stream(
         self,

@@ -220,7 +220,7 @@ def _notes(study: SegmentedStudy, figures: StudyFigures, films: Sequence[Film], 
         notes.append("Dice: mean over the frames that the expert drew, each over the slices drawn there.")
     notes.append("Area roughness: mean second difference of the areas over their mean; lower is smoother.")
     if not is_sure:
-        notes.append("How sure the model was is not known: predict with --save_probabilities or --seed to see it.")
+        notes.append("How sure the model was is not known: 'nnunet_temporal predict' records it.")
     for stack, film in zip(study.stacks, films, strict=True):
         if len(film.frames) < stack.n_frames:
             notes.append(

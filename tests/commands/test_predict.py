@@ -81,7 +81,7 @@ def test_a_broken_file_stops_nobody_and_is_listed(work):
     assert "1 could not be predicted" in printed and str(broken) in printed
     assert {path.name for path in (work / "masks").iterdir()} == {
         "a_z00.nii.gz", "b_z00.nii.gz", "b_z01.nii.gz", "dataset.json", "plans.json", "predict_from_raw_data_args.json",
-        "predicted_by.json",
+        "predicted_by.json", "a_z00_confidence.csv", "b_z00_confidence.csv", "b_z01_confidence.csv",
     }  # fmt: skip
 
 

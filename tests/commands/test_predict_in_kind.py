@@ -65,7 +65,10 @@ def save_itk(path, spacing=SPACING):
 
 
 def written(output):
-    return {path.name for path in output.iterdir()} - {"dataset.json", "plans.json"}
+    names = {path.name for path in output.iterdir()} - {"dataset.json", "plans.json", "predicted_by.json"}
+    masks = {name.removesuffix(".nii.gz") for name in names if name.endswith(".nii.gz")}
+    assert {name.removesuffix("_confidence.csv") for name in names if name.endswith("_confidence.csv")} == masks
+    return {name for name in names if not name.endswith("_confidence.csv")}
 
 
 def test_nrrd_and_metaimage_get_the_masks_that_nifti_gets(work):

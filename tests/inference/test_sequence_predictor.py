@@ -18,7 +18,7 @@ from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference import sequence_predictor
 from nnunet_temporal.inference.chunk_engine import ChunkEngine
 from nnunet_temporal.inference.model_folder import TrainedModel
-from nnunet_temporal.inference.sequence_predictor import SequencePredictor
+from nnunet_temporal.inference.sequence_predictor import Prediction, SequencePredictor
 from nnunet_temporal.trainers.cstm import nnUNetTrainerCSTM
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
 from nnunet_temporal.trainers.temporal_conv import nnUNetTrainerTemporalConv
@@ -49,6 +49,22 @@ def check_agreement(folder, image, pixel_mm, folds=(0,), mirror=False):
     # Stock prediction adds windows up in half precision, in which its weights at the corners become zero.
     assert np.quantile(np.abs(ours.probabilities - probabilities), 0.999) < 0.01
     assert pooled_dice(ours.masks, masks) >= 0.999
+    check_confidence(ours)
+
+
+def check_confidence(found: Prediction) -> None:
+    """Assert that the confidence is about the mean probability, on the image's grid, of what the foreground was called.
+
+    It is taken on the networks' grid, on which untrained networks have small masks of other pixels.
+    """
+    if len(found.probabilities) < 3:  # regions, whose probabilities do not add up to one
+        assert ((found.confidence > 0.4) & (found.confidence <= 1)).all()
+        return
+    for mask, probabilities, confidence in zip(
+        found.masks, found.probabilities.swapaxes(0, 1), found.confidence, strict=True
+    ):
+        if (mask > 0).any():
+            assert confidence == pytest.approx(probabilities.max(0)[mask > 0].mean(), abs=0.1)
 
 
 @pytest.mark.parametrize("trainer", METHODS)
@@ -204,6 +220,7 @@ def test_pixels_that_are_not_finite_are_refused(scheme, value, tmp_path):
 
 def test_a_sequence_of_zeros_is_background(tmp_path):
     predictor = SequencePredictor.from_model_folder(write_model(tmp_path, nnUNetTrainerGDKVM))
-    masks, probabilities = predictor.predict(np.zeros((4, 40, 36)), PIXEL_MM, with_probabilities=True)
+    masks, probabilities, confidence = predictor.predict(np.zeros((4, 40, 36)), PIXEL_MM, with_probabilities=True)
     assert masks.shape == (4, 40, 36) and probabilities.shape == (3, 4, 40, 36)
     assert not masks.any() and (probabilities[0] == 1).all()
+    assert np.isnan(confidence).all()

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_temporal.inference.confidence import confidence_of
 from nnunet_temporal.inference.propagation.mask_memory import FRAMES_PER_PASS, Entry, MaskMemory
 from nnunet_temporal.inference.propagation.route import Place, Recall, Row, Visit
-from nnunet_temporal.inference.propagation.study_records import confidence_of, mean_dice
+from nnunet_temporal.inference.propagation.study_records import mean_dice
 from nnunet_temporal.inference.windows import Windows
 
 _Found = dict[int, list[tuple[Visit, Tensor]]]

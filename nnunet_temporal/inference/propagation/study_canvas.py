@@ -55,6 +55,12 @@ class StudyCanvas:
         """Number of frames T."""
         return self.slices[0].image.shape[1]
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape (T, Z, Y, X) of the study on its own pixels."""
+        height, width = self.slices[0].image.shape[2:]
+        return self.frames, len(self.slices), height, width
+
     def prepare(self, z: int, index: np.ndarray) -> np.ndarray:
         """Prepare frames of a slice: (C, N, *size) float32, zero beyond the slice's own crop."""
         frames = self.slices[z].frames(index)

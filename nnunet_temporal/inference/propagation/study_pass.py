@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from nnunet_temporal.inference.confidence import confidence_of
 from nnunet_temporal.inference.pipeline import StageClock, ahead
 from nnunet_temporal.inference.propagation.mask_memory import Entry, MaskMemory
 from nnunet_temporal.inference.propagation.regions import Regions
 from nnunet_temporal.inference.propagation.route import Place, Recall, Route, Row, last_uses
 from nnunet_temporal.inference.propagation.row_pass import RowPass
 from nnunet_temporal.inference.propagation.study_canvas import StudyCanvas
-from nnunet_temporal.inference.propagation.study_records import FrameRecord, Origin, centre_of, confidence_of
+from nnunet_temporal.inference.propagation.study_records import FrameRecord, Origin, centre_of
 from nnunet_temporal.inference.windows import Windows
 
 _EMPTY_ROWS = 2

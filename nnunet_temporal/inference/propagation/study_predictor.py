@@ -15,7 +15,7 @@ from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.label_values import background_probabilities, mask_type
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock
-from nnunet_temporal.inference.preparation import PreparedSequence, check_image
+from nnunet_temporal.inference.preparation import PreparedSequence
 from nnunet_temporal.inference.propagation.mask_memory import FRAMES_PER_PASS, MaskMemory
 from nnunet_temporal.inference.propagation.regions import Regions
 from nnunet_temporal.inference.propagation.route import Continuity, Direction, Route, check_capacity
@@ -23,7 +23,7 @@ from nnunet_temporal.inference.propagation.seeds import check_seeds
 from nnunet_temporal.inference.propagation.study_canvas import StudyCanvas
 from nnunet_temporal.inference.propagation.study_pass import SliceMasks, StudyPass
 from nnunet_temporal.inference.propagation.study_records import FrameRecord
-from nnunet_temporal.inference.propagation.study_start import FirstLook, Seeds, StartOptions, one_hot
+from nnunet_temporal.inference.propagation.study_start import FirstLook, Seeds, Start, StartOptions, one_hot
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.training.stock_model import CHECKPOINT
 
@@ -168,8 +168,7 @@ class StudyPredictor:
 
     def prepare(self, image: np.ndarray, pixel_mm: tuple[float, float]) -> PreparedSequence:
         """Measure what preprocessing needs to know of a slice (C, T, Y, X); see ``SequencePredictor.prepare``."""
-        image = check_image(image, self.model.channels)
-        return PreparedSequence.measure(image, pixel_mm, self.model.plans, self.model.configuration)
+        return self.model.prepare(image, pixel_mm)
 
     @torch.inference_mode()
     def segment(
@@ -197,14 +196,17 @@ class StudyPredictor:
         """
         clock = clock or StageClock()
         canvas = StudyCanvas.of(slices)
-        shape = (canvas.frames, len(slices), *slices[0].image.shape[2:])
         if seeds is not None:
-            check_seeds(seeds, shape, {0, *self.model.labels.foreground_labels})
+            check_seeds(seeds, canvas.shape, {0, *self.model.labels.foreground_labels})
         with clock.stage("network"):
-            first_look = FirstLook(self._memory, canvas, self._seed_model)
-            start = first_look.start(self.options.start, seeds, ed)
-        route = Route(
-            len(slices),
+            start = FirstLook(self._memory, canvas, self._seed_model).start(self.options.start, seeds, ed)
+        route, sure = self._route(canvas, start, cyclic), self.options.least_confidence
+        study_pass = StudyPass(self._memory, canvas, route, start.regions, start.masks, sure, clock)
+        return self._collect(study_pass, start.given, with_probabilities)
+
+    def _route(self, canvas: StudyCanvas, start: Start, cyclic: bool | None) -> Route:
+        return Route(
+            len(canvas.slices),
             canvas.frames,
             frozenset(start.masks),
             apical=start.regions.apical,
@@ -213,31 +215,32 @@ class StudyPredictor:
             capacity=self.options.capacity,
             continuity=self.options.continuity,
         )
-        through = StudyPass(
-            self._memory, canvas, route, start.regions, start.masks, self.options.least_confidence, clock
-        )
-        masks = np.zeros(shape, mask_type(self.model.labels))
-        probabilities = background_probabilities(self.model.labels, shape) if with_probabilities else None
-        records: dict[int, list[FrameRecord]] = {}
-        for done in through.run():
-            records[done.slice] = done.records
-            with clock.stage("post-process"):
-                for index, native, (rows, columns) in _to_native(done, canvas):
-                    masks[index, done.slice, rows, columns] = self._memory.labels_of(native)
-                    if probabilities is not None:
-                        probabilities[:, index, done.slice, rows, columns] = native.cpu().numpy()
-        for place, mask in start.given.items():
-            masks[place.frame, place.slice] = mask
-            if probabilities is not None:
-                probabilities[:, place.frame, place.slice] = one_hot(mask, self.model).numpy()
-        in_order = [record for z in sorted(records) for record in records[z]]
-        return StudyPrediction(masks, probabilities, in_order, start.regions)
 
     def _is_cyclic(self, canvas: StudyCanvas, known: bool | None) -> bool:
         cyclic = known if self.options.cyclic is None else self.options.cyclic
         if cyclic is not None:
             return cyclic
         return estimate_cycle(canvas.slices[len(canvas.slices) // 2].image).kind == "closed"
+
+    def _collect(self, study_pass: StudyPass, given: Seeds, with_probabilities: bool) -> StudyPrediction:
+        """Go through the study and put its slices together on their own pixels; given masks stay as they are."""
+        canvas, labels = study_pass.canvas, self.model.labels
+        masks = np.zeros(canvas.shape, mask_type(labels))
+        probabilities = background_probabilities(labels, canvas.shape) if with_probabilities else None
+        records: dict[int, list[FrameRecord]] = {}
+        for done in study_pass.run():
+            records[done.slice] = done.records
+            with study_pass.clock.stage("post-process"):
+                for index, native, (rows, columns) in _to_native(done, canvas):
+                    masks[index, done.slice, rows, columns] = self._memory.labels_of(native)
+                    if probabilities is not None:
+                        probabilities[:, index, done.slice, rows, columns] = native.cpu().numpy()
+        for place, mask in given.items():
+            masks[place.frame, place.slice] = mask
+            if probabilities is not None:
+                probabilities[:, place.frame, place.slice] = one_hot(mask, self.model).numpy()
+        in_order = [record for z in sorted(records) for record in records[z]]
+        return StudyPrediction(masks, probabilities, in_order, study_pass.regions)
 
 
 def _to_native(done: SliceMasks, canvas: StudyCanvas) -> Iterator[tuple[np.ndarray, Tensor, tuple[slice, slice]]]:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.inference.propagation.regions import Region
@@ -95,22 +93,6 @@ def remarks_on(records: Sequence[FrameRecord], masks: np.ndarray) -> list[str]:
     if unseen := sorted(set(np.unique(masks).tolist()) - set(known.tolist()) - {0}):
         remarks.append(f"label values {unseen} are in none of the masks it began with, and were found elsewhere")
     return remarks
-
-
-def confidence_of(probabilities: Tensor, *, overlapping: bool) -> list[float]:
-    """Return how sure the masks of frames are; see ``FrameRecord``.
-
-    Args:
-        probabilities: (K, N, Y, X) of classes, or of regions that may overlap.
-        overlapping: Whether they are regions.
-    """
-    if overlapping:
-        found, certainty = (probabilities > 0.5).any(0), torch.maximum(probabilities, 1 - probabilities).amin(0)
-    else:
-        certainty, classes = probabilities.max(0)
-        found = classes > 0
-    means = (certainty * found).sum((1, 2)) / found.sum((1, 2)).clamp(min=1)
-    return torch.where(found.any(-1).any(-1), means, certainty.amin((1, 2))).tolist()
 
 
 def mean_dice(masks: np.ndarray, others: np.ndarray) -> float:

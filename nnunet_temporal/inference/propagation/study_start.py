@@ -16,7 +16,7 @@ from nnunet_temporal.inference.preparation import PreparedSequence
 from nnunet_temporal.inference.propagation.mask_memory import FRAMES_PER_PASS, MaskMemory
 from nnunet_temporal.inference.propagation.regions import ApexAt, Regions, find_apex, given_regions, split_regions
 from nnunet_temporal.inference.propagation.route import Place
-from nnunet_temporal.inference.propagation.scout import Profile, largest_frame, look_around
+from nnunet_temporal.inference.propagation.scout import largest_frame, look_around
 from nnunet_temporal.inference.propagation.study_canvas import StudyCanvas
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.losses.memberships import memberships_of
@@ -98,19 +98,24 @@ class FirstLook:
             InputError: The moment does not exist, or no heart is found in it.
         """
         slices = len(self.canvas.slices)
+        told = _told_regions(options, slices)
+        if seeds is not None and told is not None:
+            return self._start_with(seeds, told)
         frame = self._first_frame(options, seeds, ed)
         profile = look_around(self.look, slices, frame, self.labels)
-        regions = _regions(profile, options)
-        if seeds is None and profile.best_slice is None:
+        regions = told or split_regions(profile.areas, options.apex_at or find_apex(profile.areas))
+        if seeds is not None:
+            return self._start_with(seeds, regions)
+        if profile.best_slice is None:
             raise InputError(f"found no heart in frame {frame} of any slice; give a mask to begin with (--seed)")
         shown = [z for z in range(slices) if not self.canvas.slices[z].blank[frame]]
         chosen = shown if options.all_slices else [z for z in shown if z == profile.best_slice]
-        if seeds is None and self.other is None:
+        if self.other is None:
             return Start(regions, {Place(z, frame): self._segment(z, np.array([frame]))[:, 0] for z in chosen}, {})
-        if seeds is None:
-            seeds = {Place(z, frame): self.look(z, np.array([frame]))[0][0] for z in chosen}
-        masks = {place: self.on_canvas(place.slice, mask) for place, mask in seeds.items()}
-        return Start(regions, masks, seeds)
+        return self._start_with({Place(z, frame): self.look(z, np.array([frame]))[0][0] for z in chosen}, regions)
+
+    def _start_with(self, seeds: Seeds, regions: Regions) -> Start:
+        return Start(regions, {place: self.on_canvas(place.slice, mask) for place, mask in seeds.items()}, seeds)
 
     def look(self, z: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Segment frames of a slice: label values (N, Y, X), and how sure each pixel is (N, Y, X) in 0..1."""
@@ -157,7 +162,7 @@ def one_hot(mask: np.ndarray, model: TrainedModel) -> Tensor:
     return memberships_of(batch, labels.num_segmentation_heads, ignore_label=None, regions=regions)[0][0]
 
 
-def _regions(profile: Profile, options: StartOptions) -> Regions:
-    if options.regions is not None and options.apex_at is not None:
-        return given_regions(options.regions, len(profile.areas), options.apex_at)
-    return split_regions(profile.areas, options.apex_at or find_apex(profile.areas))
+def _told_regions(options: StartOptions, slices: int) -> Regions | None:
+    if options.regions is None or options.apex_at is None:
+        return None
+    return given_regions(options.regions, slices, options.apex_at)

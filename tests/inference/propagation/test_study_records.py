@@ -4,12 +4,10 @@ import csv
 
 import numpy as np
 import pytest
-import torch
 
 from nnunet_temporal.inference.propagation.study_records import (
     FrameRecord,
     centre_of,
-    confidence_of,
     mean_dice,
     read_records,
     remarks_on,
@@ -48,40 +46,6 @@ def test_a_table_that_is_not_finished_leaves_the_old_one_alone(tmp_path):
     with pytest.raises(RuntimeError, match="no more frames"):
         write_records(broken(), file)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
-
-
-def expected_confidence(probabilities, overlapping):
-    """Say in plain loops how sure the masks of frames (K, N, Y, X) are."""
-    sure = []
-    for frame in probabilities.transpose(1, 0, 2, 3):
-        foreground, background = [], []
-        for channels in frame.reshape(len(frame), -1).T:
-            if overlapping:
-                is_foreground, certainty = max(channels) > 0.5, min(max(p, 1 - p) for p in channels)
-            else:
-                is_foreground, certainty = channels.argmax() > 0, max(channels)
-            (foreground if is_foreground else background).append(certainty)
-        sure.append(np.mean(foreground) if foreground else min(background))
-    return sure
-
-
-@pytest.mark.parametrize("overlapping", [False, True])
-def test_masks_are_as_sure_as_their_foreground_and_empty_ones_as_their_least_sure_pixel(overlapping):
-    logits = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(1)) * 2
-    logits[1:, 2] -= 12  # a frame without foreground
-    logits[0, 2] += 12 if not overlapping else -12
-    probabilities = logits.sigmoid() if overlapping else logits.softmax(0)
-    found = confidence_of(probabilities, overlapping=overlapping)
-    np.testing.assert_allclose(found, expected_confidence(probabilities.numpy(), overlapping), rtol=1e-5)
-    assert found[2] > 0.99 > max(found[:2])
-
-
-@pytest.mark.parametrize("overlapping", [False, True])
-def test_drawn_masks_are_quite_sure(overlapping):
-    masks = torch.zeros(2, 2, 4, 4)
-    masks[1, 0, 1:3, 1:3] = 1
-    masks[0] = 0 if overlapping else 1 - masks[1]
-    assert confidence_of(masks, overlapping=overlapping) == [1, 1]
 
 
 def test_the_mean_dice_is_over_the_labels_of_either_mask():

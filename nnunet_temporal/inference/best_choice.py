@@ -1,0 +1,71 @@
+"""Which models predict new studies: what was chosen on a cross-validation, kept so that it can move with the models."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_temporal.atomic import atomic_path, read_json_object, write_json
+from nnunet_temporal.errors import InputError
+
+_CHOICE, _POSTPROCESSING = "choice.json", "postprocessing.pkl"
+_AGAIN = "Choose again with 'nnunet_temporal find_best_configuration', or copy the folder again."
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What predicts new studies.
+
+    Attributes:
+        models: Names ``TRAINER__PLANS__CONFIGURATION``; two of them are averaged.
+        folds: Folds of each.
+        dice: Mean Dice of the cross-validation as nnU-Net computes it, before postprocessing.
+        dice_postprocessed: The same after it.
+    """
+
+    models: list[str]
+    folds: list[int]
+    dice: float
+    dice_postprocessed: float
+
+    @classmethod
+    def of_nnunet(cls, information: Mapping[str, Any]) -> "Choice":
+        """Take over what nnU-Net's ``find_best_configuration`` returns."""
+        best = information["best_model_or_ensemble"]
+        names = ("trainer", "plans_identifier", "configuration")
+        return cls(
+            models=["__".join(model[name] for name in names) for model in best["selected_model_or_models"]],
+            folds=list(information["folds"]),
+            dice=float(best["result_on_crossval_pre_pp"]),
+            dice_postprocessed=float(best["result_on_crossval_post_pp"]),
+        )
+
+    def write(self, folder: Path, postprocessing: Path) -> None:
+        """Write the choice, and a copy of nnU-Net's ``postprocessing.pkl``, into a folder; made when missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / _POSTPROCESSING) as temporary:
+            shutil.copyfile(postprocessing, temporary)
+        write_json(asdict(self), folder / _CHOICE)
+
+
+def read_choice(folder: Path) -> tuple[Choice, Path]:
+    """Read what :meth:`Choice.write` wrote.
+
+    Returns:
+        The choice, and the ``postprocessing.pkl`` that belongs to it.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    for name in (_CHOICE, _POSTPROCESSING):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder / name}: is missing; 'nnunet_temporal find_best_configuration' writes it. For models that "
+                f"were chosen elsewhere, copy the folder '{folder.name}' that lies beside them"
+            )
+    try:
+        choice = Choice(**read_json_object(folder / _CHOICE, _AGAIN))
+    except TypeError as error:
+        raise InputError(f"{folder / _CHOICE}: is no choice of models ({error}). {_AGAIN}") from error
+    return choice, folder / _POSTPROCESSING
