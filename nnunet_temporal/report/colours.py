@@ -28,3 +28,9 @@ def colour_places(labels: LabelScheme) -> dict[str, int]:
     rest = free or list(range(len(LABEL_COLOURS)))
     places |= {name: rest[index % len(rest)] for index, name in enumerate(others)}
     return {name: places[name] for name in labels.values}
+
+
+def painting_order(labels: LabelScheme) -> list[str]:
+    """Return the labels from the lowest to the topmost: the ventricle's outline lies above that of its wall."""
+    places = colour_places(labels)
+    return sorted(places, key=lambda name: -places[name])

@@ -14,7 +14,7 @@ from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.datasets.video_io import import_av
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.evaluation.label_scheme import LabelScheme
-from nnunet_temporal.report.colours import EXPERT_COLOUR, LABEL_COLOURS, Colour, colour_places
+from nnunet_temporal.report.colours import EXPERT_COLOUR, LABEL_COLOURS, Colour, colour_places, painting_order
 from nnunet_temporal.report.curves import Curve
 from nnunet_temporal.report.segmented_study import SegmentedStack
 from nnunet_temporal.report.slice_mosaic import (
@@ -138,11 +138,13 @@ class Painter:
         prediction, truth = (
             self._box.cut(masks[frame, z]) for masks in (self.stack.stack.prediction, self.stack.truth)
         )
-        for name, value in self.labels.values.items():
-            if drawn:
-                # Wider and below: where both agree, the expert's outline is still seen as a rim.
+        if drawn:
+            # Wider and below: where both agree, the expert's outline is still seen as a rim.
+            for value in self.labels.values.values():
                 draw_outline(canvas, truth == value, EXPERT_COLOUR, width_px=5.0)
-            draw_outline(canvas, prediction == value, self._colours[name], width_px=2.0, filled=True)
+        for name in painting_order(self.labels):
+            mask = prediction == self.labels.values[name]
+            draw_outline(canvas, mask, self._colours[name], width_px=2.0, filled=True)
         panel = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
         entry = self.stack.stack.sequences[z]
         text = entry.view or "" if entry.slice is None else f"z{entry.slice}"

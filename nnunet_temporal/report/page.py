@@ -15,7 +15,7 @@ from markupsafe import Markup
 from nnunet_temporal import __version__
 from nnunet_temporal.evaluation.label_scheme import LabelScheme
 from nnunet_temporal.report.charts import Pairs, bland_altman_chart, scatter_chart
-from nnunet_temporal.report.colours import LABEL_COLOURS, colour_places
+from nnunet_temporal.report.colours import LABEL_COLOURS, colour_places, painting_order
 from nnunet_temporal.report.page_content import StudyContent, number
 
 COLUMNS = ("Study", "EF %", "EF expert", "EDV ml", "ESV ml", "Dice", "Flags")
@@ -80,10 +80,11 @@ def _safe(layout: dict[str, Any]) -> dict[str, Any]:
     return {**layout, "stacks": stacks, "film": _inert(layout["film"])}
 
 
-def _legend(labels: LabelScheme) -> list[dict[str, str]]:
-    """Return name and colour of each label, in the order of the outlines."""
+def _legend(labels: LabelScheme) -> list[dict[str, str | int]]:
+    """Return name and colour of each label, in the order of the outlines, and which is how far above the others."""
+    order = painting_order(labels)
     return [
-        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*LABEL_COLOURS[place])}
+        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*LABEL_COLOURS[place]), "layer": order.index(name)}
         for name, place in colour_places(labels).items()
     ]
 
@@ -120,6 +121,8 @@ def _agreement(studies: Sequence[StudyContent]) -> list[dict[str, Any]]:
         if len(pairs.names) < _FEWEST_PAIRS:
             continue
         agreement = pairs.agreement
+        # A difference of 5 % could be one of 5 % of the fraction.
+        unit = "points" if unit == "%" else unit
         words = (
             f"bias {agreement.bias:+.1f} {unit}, limits of agreement {agreement.lower_limit:+.1f} to "
             f"{agreement.upper_limit:+.1f} {unit}, mean error {agreement.mean_absolute_error:.1f} {unit}, "

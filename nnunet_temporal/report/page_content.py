@@ -19,6 +19,8 @@ from nnunet_temporal.report.segmented_study import SegmentedStack, SegmentedStud
 from nnunet_temporal.report.stills import make_stills
 from nnunet_temporal.report.study_figures import Compared, StudyFigures, measure_study_figures
 
+_SMALL_BUDGET_BYTES = 120_000
+"""A page of about a hundred studies; their stills are small, too."""
 MISSING = "\u2013"
 _METHODS = {
     "slice_summation": "the sum of the slices' areas times their distance",
@@ -83,15 +85,16 @@ def describe_study(
         "cells": _cells(figures, flags),
         "figures": _headline(figures),
         "stacks": [
-            {"name": stack.name, "stills": make_stills(Painter(stack, of_stack[0], labels)),
-             "charts": _charts(stack, of_stack, labels)}
+            _stack(stack, of_stack, labels, small=budget_bytes < _SMALL_BUDGET_BYTES)
             for stack, of_stack in zip(study.stacks, curves, strict=True)
         ],
         "flags": [_flag(flag, study.stacks) for flag in flags],
         "unflagged": "" if is_sure else "; how sure the model was is not known",
         "notes": _notes(study, figures, films, is_sure),
-        "film": json.dumps([_film(place, study, film, flags) for place, film in enumerate(films)]),
-    }  # fmt: skip
+        "film": json.dumps(
+            [_film(place, study, film, flags) for place, film in enumerate(films)], separators=(",", ":")
+        ),
+    }
     return StudyContent(study.name, figures, flags, layout)
 
 
@@ -130,6 +133,12 @@ def _fact(name: str, compared: Compared, unit: str = "", digits: int = 0, *, mai
         for value in (compared.predicted, compared.truth)
     )
     return {"name": name, "value": predicted or MISSING, "expert": truth, "main": main}
+
+
+def _stack(stack: SegmentedStack, curves: Sequence[Curve], labels: LabelScheme, *, small: bool) -> dict[str, Any]:
+    """Return the stills and charts of a stack."""
+    stills = make_stills(Painter(stack, curves[0], labels), small=small)
+    return {"name": stack.name, "stills": stills, "charts": _charts(stack, curves, labels)}
 
 
 def _charts(stack: SegmentedStack, curves: Sequence[Curve], labels: LabelScheme) -> list[dict[str, Any]]:

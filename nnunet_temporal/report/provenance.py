@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_temporal.atomic import read_json_object
+from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.inference.prediction_record import read_record
 from nnunet_temporal.report.cohort import Cohort
 
 _PROGRAMS = ("nnunet_temporal", "nnunetv2", "torch", "numpy")
 _CHUNK = 1 << 20
+_NAMED_AT_MOST = 20
 _NOT_RECORDED = "not recorded beside the masks ('nnunet_temporal predict' records it, nnUNetv2_predict does not)"
 
 
@@ -49,7 +51,7 @@ def find_provenance(cohort: Cohort, masks: Path) -> list[tuple[str, str]]:
     if drawn:
         facts.append(("Expert's masks", f"{len(drawn)} files, SHA-256 {hash_files(drawn)}"))
     if cohort.not_predicted:
-        facts.append(("Movies without masks, not in this report", ", ".join(cohort.not_predicted)))
+        facts.append(("Movies without masks, not in this report", listed(cohort.not_predicted, _NAMED_AT_MOST)))
     return facts
 
 

@@ -9,15 +9,16 @@ from PIL import Image
 from nnunet_temporal.report.overlay_movie import Painter
 from nnunet_temporal.report.slice_mosaic import mosaic_columns
 
-_WIDTH_PX = 360
+_WIDTH_PX, _SMALL_WIDTH_PX = 360, 200
 _QUALITY = 60
 
 
-def make_stills(painter: Painter) -> list[dict[str, str]]:
+def make_stills(painter: Painter, *, small: bool) -> list[dict[str, str]]:
     """Paint ED and ES, or the first frame where these are not known.
 
     Args:
         painter: Paints the stack.
+        small: Whether the page is large already.
 
     Returns:
         Of each its ``address``, which holds the picture itself, and its ``text``.
@@ -26,18 +27,18 @@ def make_stills(painter: Painter) -> list[dict[str, str]]:
     frames = stack.phases.pair or (0,)
     return [
         {
-            "address": _mosaic(painter, frame),
+            "address": _mosaic(painter, frame, _SMALL_WIDTH_PX if small else _WIDTH_PX),
             "text": f"{stack.name}, {' '.join([*stack.phases.name(frame).split(), f'frame {frame}'])}",
         }
         for frame in dict.fromkeys(frames)
     ]
 
 
-def _mosaic(painter: Painter, frame: int) -> str:
+def _mosaic(painter: Painter, frame: int, width_px: int) -> str:
     """Return all slices of a frame as an address that holds the picture."""
     n_slices = len(painter.stack.stack.sequences)
     columns = mosaic_columns(n_slices)
-    panel_px = _WIDTH_PX // columns
+    panel_px = width_px // columns
     picture = Image.new("RGB", (columns * panel_px, math.ceil(n_slices / columns) * panel_px))
     for z in range(n_slices):
         row, column = divmod(z, columns)

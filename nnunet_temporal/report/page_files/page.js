@@ -4,6 +4,7 @@
 const GRAIN = 2; // places per pixel of an outline
 const PAGE = 50; // studies per page of the table
 const LABELS = JSON.parse(document.getElementById("labels").textContent);
+const PAINTED = [...LABELS.keys()].sort((a, b) => LABELS[a].layer - LABELS[b].layer);
 const EXPERT = "#ffb020";
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -157,9 +158,8 @@ class Viewer {
     const line = Math.max(1, Math.min(2.2, size / density / 110)) * density;
     if (truth && this.shown.has("expert"))
       for (const polygons of truth[z]) paint(brush, polygons, scale, { colour: EXPERT, width: 2.4 * line });
-    this.film.outlines[this.index][z].forEach((polygons, label) => {
-      if (this.shown.has(label)) paint(brush, polygons, scale, { colour: LABELS[label].colour, width: line, fill: true });
-    });
+    for (const label of PAINTED)
+      if (this.shown.has(label)) paint(brush, this.film.outlines[this.index][z][label], scale, { colour: LABELS[label].colour, width: line, fill: true });
     const name = this.film.slices[z], flagged = this.film.flags.some(flag => flag.slice === z && flag.frames.includes(this.frame));
     brush.font = `${12 * density}px sans-serif`;
     brush.fillStyle = flagged ? "#ff8a6b" : "#aab4bf";
