@@ -21,6 +21,8 @@ VERBS = (
     "predict",
     "export",
     "ensemble",
+    "find_best_configuration",
+    "predict_best",
     "evaluate",
     "report",
     "submission",

@@ -85,8 +85,12 @@ class TemporalConfig:
             )
         if type(self.seed) is not int or self.seed < 0:
             raise InputError(f"plans: {_KEY}.seed must be a whole number of at least 0, got {self.seed!r}")
-        if not isinstance(self.rotation_degrees, int | float) or not 0 <= self.rotation_degrees <= 180:
-            raise InputError(f"plans: {_KEY}.rotation_degrees must lie in 0..180, got {self.rotation_degrees!r}")
+        if not isinstance(self.reasons, tuple) or any(not isinstance(reason, str) for reason in self.reasons):
+            raise InputError(f"plans: {_KEY}.reasons must be lines of text, got {self.reasons}")
+        self._check_memory()
+        self._check_augmentation()
+
+    def _check_memory(self) -> None:
         stages = self.memory_stages
         if (
             not isinstance(stages, tuple)
@@ -103,8 +107,10 @@ class TemporalConfig:
             or any(type(extent) is not int or extent < 1 or extent % 2 == 0 for extent in window)
         ):
             raise InputError(f"plans: {_KEY}.neighbourhood must be three odd extents (T, Y, X), got {window}")
-        if not isinstance(self.reasons, tuple) or any(not isinstance(reason, str) for reason in self.reasons):
-            raise InputError(f"plans: {_KEY}.reasons must be lines of text, got {self.reasons}")
+
+    def _check_augmentation(self) -> None:
+        if not isinstance(self.rotation_degrees, int | float) or not 0 <= self.rotation_degrees <= 180:
+            raise InputError(f"plans: {_KEY}.rotation_degrees must lie in 0..180, got {self.rotation_degrees!r}")
         axes = self.mirror_axes
         if axes is not None and (axes not in ((1,), (2,), (1, 2)) or any(type(axis) is not int for axis in axes)):
             raise InputError(

@@ -6,9 +6,8 @@ the true frame interval, end diastole and end systole, the distance between slic
 """
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.sequence_fields import FIELD_RULES
 
 MANIFEST_NAME = "sequences.json"
 MANIFEST_VERSION = 1
@@ -64,7 +64,7 @@ class Sequence:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for name, (is_valid, expected) in _FIELD_RULES.items():
+        for name, (is_valid, expected) in FIELD_RULES.items():
             value = getattr(self, name)
             if not is_valid(value):
                 raise InputError(f"case {self.case!r}: field {name!r}: found {value!r}, expected {expected}")
@@ -263,41 +263,3 @@ def _sequence_from_json(case: str, entry: Any) -> Sequence:  # noqa: ANN401 - wh
         raise InputError(f"case {case!r}: required field(s) {missing} are missing")
     frames = entry["labelled_frames"]
     return Sequence(case=case, **{**entry, "labelled_frames": tuple(frames) if isinstance(frames, list) else frames})
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value) and not re.search(r"[/\\]", value)
-
-
-def _is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _are_frames(value: object) -> bool:
-    return isinstance(value, tuple) and all(map(_is_index, value)) and list(value) == sorted(set(value))
-
-
-def _is_length(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-
-
-def _or_none(is_valid: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: value is None or is_valid(value)
-
-
-_OPTIONAL_FRAME = (_or_none(_is_index), "a frame index, 0 or more, or null")
-_FIELD_RULES: dict[str, tuple[Callable[[object], bool], str]] = {
-    "case": (_is_name, "a non-empty text without slashes"),
-    "study": (_is_name, "a non-empty text without slashes"),
-    "n_frames": (lambda value: _is_index(value) and value != 0, "a whole number, 1 or more"),
-    "labelled_frames": (_are_frames, "strictly increasing frame indices, 0 or more"),
-    "slice": (_or_none(_is_index), "a slice index, 0 or more, or null"),
-    "view": (_or_none(_is_name), "a non-empty text without slashes, or null"),
-    "ed": _OPTIONAL_FRAME,
-    "es": _OPTIONAL_FRAME,
-    "cyclic": (lambda value: isinstance(value, bool), "true or false"),
-    "frame_interval_s": (_or_none(_is_length), "a number of seconds above 0, or null"),
-    "slice_spacing_mm": (_or_none(_is_length), "a number of mm above 0, or null"),
-    "pixel_spacing_known": (lambda value: isinstance(value, bool), "true or false"),
-    "source": (lambda value: isinstance(value, str), "a text"),
-}

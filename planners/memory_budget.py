@@ -88,9 +88,8 @@ def training_memory(
     temporal = TemporalConfig.from_configuration(configuration)
     live = LiveBytes()
     with FakeTensorMode(), live:
-        frame_network = build_frame_network(configuration["architecture"], input_channels, output_channels, True)
         network = build_temporal_network(
-            frame_network,
+            build_frame_network(configuration["architecture"], input_channels, output_channels, True),
             temporal.memory_stages,
             lambda channels: build_module(channels, temporal),
             watch_first=watch_first,

@@ -20,7 +20,7 @@ from nnunet_temporal.datasets.integrity import manifest_of
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.networks.build import sequence_architecture
 from nnunet_temporal.networks.gated_delta import GatedDeltaMemory
-from nnunet_temporal.planners import rules
+from nnunet_temporal.planners import module_rules, rules
 from nnunet_temporal.planners.memory_budget import training_memory
 from nnunet_temporal.planners.temporal_fingerprint import TEMPORAL_KEY
 from nnunet_temporal.planners.unlabelled_rules import UnlabelledClips, fit_unlabelled_clips, plan_unlabelled_clips
@@ -39,7 +39,7 @@ class _Chosen(NamedTuple):
 
     span: rules.Choice[rules.Span]
     stages: rules.Choice[tuple[int, ...]]
-    memory: rules.Choice[rules.MemorySize]
+    memory: rules.Choice[module_rules.MemorySize]
     patch: rules.Choice[int]
     geometry: rules.Choice[rules.Geometry]
     window: rules.Choice[int]
@@ -100,7 +100,7 @@ class TemporalPlanner(ExperimentPlanner):
         data, data_kwargs, seg, seg_kwargs = super().determine_resampling(*args, **kwargs)
         return data, {**data_kwargs, "force_separate_z": False}, seg, {**seg_kwargs, "force_separate_z": False}
 
-    def determine_segmentation_softmax_export_fn(self, *args: Any, **kwargs: Any) -> tuple:  # noqa: ANN401
+    def determine_segmentation_softmax_export_fn(self, *args: Any, **kwargs: Any) -> tuple:  # noqa: ANN401 - as above
         """As ``determine_resampling``, for probabilities on their way back."""
         function, function_kwargs = super().determine_segmentation_softmax_export_fn(*args, **kwargs)
         return function, {**function_kwargs, "force_separate_z": False}
@@ -109,7 +109,7 @@ class TemporalPlanner(ExperimentPlanner):
         """Name preprocessed data after these plans; nnU-Net's residual presets share data we resample differently."""
         return f"{self.plans_identifier}_{configuration_name}"
 
-    def get_plans_for_configuration(self, spacing: Any, *args: Any, **kwargs: Any) -> dict:  # noqa: ANN401
+    def get_plans_for_configuration(self, spacing: Any, *args: Any, **kwargs: Any) -> dict:  # noqa: ANN401 - as above
         """Plan as nnU-Net; a light preset also bounds the frames per 2D step, so that both trainers see as many."""
         plan = super().get_plans_for_configuration(spacing, *args, **kwargs)
         if len(spacing) == 2 and self.max_labelled_frames_per_step is not None:
@@ -147,7 +147,7 @@ class TemporalPlanner(ExperimentPlanner):
             lambda clips: self._semi_supervised_bytes(self._configuration(plan_2d, chosen, step.value, clips)),
             self.UNet_vram_target_GB,
         )
-        around = rules.plan_neighbourhood(measured, step.value.clip, span, cell_mm)
+        around = module_rules.plan_neighbourhood(measured, step.value.clip, span, cell_mm)
         choices = (step, unlabelled, chosen.stages, chosen.memory, chosen.patch, around, chosen.geometry, chosen.window)
         self.explanations = [
             chosen.span.reason,
@@ -161,14 +161,14 @@ class TemporalPlanner(ExperimentPlanner):
     def _choose(self, plan_2d: dict) -> _Chosen:
         """Choose everything that does not depend on how much fits into memory."""
         measured, arguments = self.dataset_fingerprint[TEMPORAL_KEY], plan_2d["architecture"]["arch_kwargs"]
-        sizes = rules.feature_map_sizes(plan_2d["patch_size"], arguments["strides"])
-        stages = rules.plan_memory_stages(sizes)
+        sizes = module_rules.feature_map_sizes(plan_2d["patch_size"], arguments["strides"])
+        stages = module_rules.plan_memory_stages(sizes)
         size = sizes[stages.value[-1]]
         return _Chosen(
             span=rules.plan_span(measured),
             stages=stages,
-            memory=rules.plan_memory_size([arguments["features_per_stage"][stage] for stage in stages.value]),
-            patch=rules.plan_matching_patch(size),
+            memory=module_rules.plan_memory_size([arguments["features_per_stage"][stage] for stage in stages.value]),
+            patch=module_rules.plan_matching_patch(size),
             geometry=rules.plan_geometry(list(self.dataset_json["channel_names"].values()), plan_2d["patch_size"]),
             window=rules.plan_prediction_window(measured),
             cell_mm=float(max(np.array(plan_2d["spacing"]) * np.array(plan_2d["patch_size"]) / np.array(size))),
@@ -190,8 +190,8 @@ class TemporalPlanner(ExperimentPlanner):
             **asdict(chosen.geometry.value),
             memory_stages=chosen.stages.value,
             matching_patch=chosen.patch.value,
-            matching_top_k=rules.MATCHING_TOP_K,
-            neighbourhood=rules.plan_neighbourhood(measured, step.clip, chosen.span.value, chosen.cell_mm).value,
+            matching_top_k=module_rules.MATCHING_TOP_K,
+            neighbourhood=module_rules.plan_neighbourhood(measured, step.clip, chosen.span.value, chosen.cell_mm).value,
             seed=SEED,
             reasons=tuple(self.explanations),
         )

@@ -5,6 +5,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from nnunet_temporal.datasets.phantom.cine import draw_cine_study
+from nnunet_temporal.datasets.phantom.heartbeat import Heartbeat
+
 ZOOMS = (1.5, 1.25, 10.0, 1.0)
 
 
@@ -59,3 +62,16 @@ def save_database(root: Path, masked_testing: bool = True) -> Path:
     save_patient(root / "database" / "training" / "patient002", ed=4, es=2, size=(5, 7))
     save_patient(root / "database" / "testing" / "patient101", masked=masked_testing)
     return root / "database"
+
+
+def draw_patient(folder: Path, seed: int, size: int, masked: bool = True) -> None:
+    """Write two slices of a beating heart as a patient of ACDC; patients differ in frames and size."""
+    rng = np.random.default_rng(seed)
+    study = draw_cine_study(folder.name, Heartbeat.draw(rng, (8, 12), (1, 1)), size + 8 * (seed % 2), rng)
+    movie, truth = (
+        # (T, Y, X) of each slice to (x, y, z, t), not square.
+        np.stack([getattr(sequence, name) for sequence in study.sequences[3:5]]).transpose(3, 2, 0, 1)[4:]
+        for name in ("image", "truth")
+    )
+    phases = study.heartbeat.ed_es()
+    save_phases(folder, movie.astype(np.int16), {t + 1: truth[..., t] if masked else None for t in phases})

@@ -44,6 +44,16 @@ def nnunet_folders(tmp_path, monkeypatch) -> NnunetFolders:
     return set_nnunet_folders(tmp_path, monkeypatch)
 
 
+@pytest.fixture
+def process_group(tmp_path):
+    """Let this process train as if it were one of several."""
+    import torch  # not at the top: see below
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
 @pytest.fixture(scope="session")
 def planned_phantom(tmp_path_factory):
     """Write, plan (light) and preprocess the phantom dataset, once; tests must not change it."""
@@ -74,3 +84,11 @@ def phantom(planned_phantom, tmp_path, monkeypatch):
         preprocessed=folders.preprocessed / name,
         results=folders.results / name,
     )
+
+
+@pytest.fixture(scope="session")
+def road(tmp_path_factory):
+    """Walk the page on how to enter a challenge, once."""
+    from challenge_road import Road
+
+    return Road(tmp_path_factory.mktemp("road"))

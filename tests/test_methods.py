@@ -2,7 +2,7 @@
 
 ``nnUNetv2_train`` with its validation and ``nnUNetv2_predict`` run as processes for each method on both data, because
 finding a trainer by name, saving it and building its network again to predict are what differs between methods. What
-does not is held once, by ``test_stock_commands.py``: so images are prepared and masks written in the process that
+does not is held once, by ``test_pipeline.py``: so images are prepared and masks written in the process that
 predicts. Two chains of processes run at a time, since each imports torch on a single core for seconds. Resuming, and
 labels that are regions, are tested in this process.
 """
@@ -19,15 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from acdc_layout import save_phases
+from acdc_layout import draw_patient
+from challenge_road import grid, mask_paths, pixels
 from command_workspace import ON_CPU, Workspace
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from phantom_dataset import PLANS, Phantom, make_trainer
-from stock_matrix import grid, mask_paths, pixels
 
 from nnunet_temporal.commands.env import VARIABLE, ext_trainer_value
-from nnunet_temporal.datasets.phantom.cine import draw_cine_study
-from nnunet_temporal.datasets.phantom.heartbeat import Heartbeat
 from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
 from nnunet_temporal.trainers.variants import METHODS, SEMI_SUPERVISED, VARIANTS
 
@@ -39,24 +37,12 @@ TRAINERS = [*SUPERVISED, *(f"{method.__name__}_10iterations" for method in SEMI_
 REGIONS = {"background": 0, "epicardium": [1, 2], "LV": [1], "ignore": 3}
 
 
-def draw_patient(folder: Path, seed: int) -> None:
-    """Write two slices of a beating heart as a patient of ACDC; patients differ in frames and size."""
-    rng = np.random.default_rng(seed)
-    study = draw_cine_study(folder.name, Heartbeat.draw(rng, (8, 12), (1, 1)), SIZE + 8 * (seed % 2), rng)
-    movie, truth = (
-        # (T, Y, X) of each slice to (x, y, z, t), not square.
-        np.stack([getattr(sequence, name) for sequence in study.sequences[3:5]]).transpose(3, 2, 0, 1)[4:]
-        for name in ("image", "truth")
-    )
-    save_phases(folder, movie.astype(np.int16), {t + 1: truth[..., t] for t in study.heartbeat.ed_es()})
-
-
 def write_acdc(work: Workspace) -> None:
     """Convert three patients for training and one for testing."""
     database = work.root / "database"
     for seed, patient in enumerate(("training/patient001", "training/patient002", "training/patient003")):
-        draw_patient(database / patient, seed)
-    draw_patient(database / "testing/patient101", seed=3)
+        draw_patient(database / patient, seed, SIZE)
+    draw_patient(database / "testing/patient101", 3, SIZE)
     work.run("nnunet_temporal", "convert", "acdc", "-i", database, "-d", NUMBER, "--name", "Beating")
 
 

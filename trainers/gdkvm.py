@@ -1,6 +1,7 @@
 """GDKVM: linear key-value association with a gated delta rule and key-pixel feature fusion."""
 
 from nnunet_temporal.networks.gated_delta import GatedDeltaMemory
+from nnunet_temporal.networks.memory_rules import MemoryRule
 from nnunet_temporal.plans import TemporalConfig
 from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
 
@@ -36,9 +37,7 @@ class nnUNetTrainerGDKVM(nnUNetTrainerTemporal):
             heads=temporal.heads,
             key_size=temporal.key_size,
             value_size=temporal.value_size,
-            mode=cls.mode,
-            update=cls.update,
-            gate_source=cls.gate_source,
+            rule=MemoryRule(cls.mode, cls.update, cls.gate_source),
             feedback_classes=feedback_classes,
         )
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -18,9 +16,11 @@ from nnunet_temporal.errors import InputError
 from nnunet_temporal.networks.mixed_precision import mixed_precision
 from nnunet_temporal.networks.temporal_unet import Clip
 from nnunet_temporal.trainers.temporal_trainer import Augmenter, nnUNetTrainerTemporal
+from nnunet_temporal.training.augmenter import start_augmenter
 from nnunet_temporal.training.clip_sampling import WindowSampler
 from nnunet_temporal.training.cross_mix import CrossMix
 from nnunet_temporal.training.network_layers import DecoderTap, features_of_decoded
+from nnunet_temporal.training.processes import from_all_processes, own_share, stop_loader
 from nnunet_temporal.training.pseudo_labels import PseudoLabels, label_map
 from nnunet_temporal.training.semi_supervised_logger import AGREEMENT, SemiSupervisedLogger
 from nnunet_temporal.training.sequence_loader import kept_labelled_frames
@@ -146,8 +146,8 @@ class SemiSupervised(nnUNetTrainerTemporal):
         loader = self._unlabelled_loader()
         if starts_round:
             self.run_round()
-        _stop(self.dataloader_unlabelled)
-        self.dataloader_unlabelled = self._start(loader, get_allowed_n_proc_DA() // 2)
+        stop_loader(self.dataloader_unlabelled)
+        self.dataloader_unlabelled = start_augmenter(loader, get_allowed_n_proc_DA() // 2, self.device)
 
     def _unlabelled_loader(self) -> UnlabelledLoader:
         """Make the loader of unlabelled clips, with the pseudo-labels of this round."""
@@ -171,9 +171,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
     def run_round(self) -> None:
         """Let the teacher predict every training sequence, and the memory of pseudo-labels judge what it says."""
         dataset, _ = self.get_tr_and_val_datasets()
-        share = sorted(dataset.identifiers)
-        if self.is_ddp:
-            share = share[dist.get_rank() :: dist.get_world_size()]
+        share = own_share(sorted(dataset.identifiers))
         sequences, manager = self.manifest.sequences, self.label_manager
         predictor, judged = self._teacher_predictor(), self.pseudo_labels.start_round()
         for case in tqdm(share, desc="Pseudo-labels", unit="sequence", disable=self.local_rank != 0):
@@ -186,7 +184,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
             )
             labelled = kept_labelled_frames(sequences[case], len(labels), properties)
             judged.add(case, labels, confidence, labelled.tolist())
-        for predictions in self._from_all_processes(judged.predictions):
+        for predictions in from_all_processes(judged.predictions):
             judged.merge(predictions)
         summary = judged.close()
         self.round_values = dict(zip(AGREEMENT, (summary.accept_rate, 1 - summary.threshold), strict=True))
@@ -200,13 +198,6 @@ class SemiSupervised(nnUNetTrainerTemporal):
             type(self).__name__, None,
         )  # fmt: skip
         return predictor
-
-    def _from_all_processes(self, value: Any) -> list[Any]:  # noqa: ANN401 - whatever can be pickled
-        if not self.is_ddp:
-            return [value]
-        values: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(values, value)
-        return values
 
     def train_step(self, batch: dict) -> dict:
         """Take one step on labelled clips and, once the schedule says so, on unlabelled ones."""
@@ -265,7 +256,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
         super().on_train_epoch_end(train_outputs)
         outputs = collate_outputs(train_outputs)
         for key in LOSSES:
-            mean = float(np.mean(self._from_all_processes(outputs[key])))
+            mean = float(np.mean(from_all_processes(outputs[key])))
             self.logger.log(key, mean, self.current_epoch)
         for key, value in self.round_values.items():
             self.logger.log(key, value, self.current_epoch)
@@ -291,7 +282,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
         if self.local_rank == 0:
             latest = Path(self.output_folder) / "checkpoint_latest.pth"
             remove_stale_sidecars(latest, None)
-        _stop(self.dataloader_unlabelled)
+        stop_loader(self.dataloader_unlabelled)
         self.dataloader_unlabelled = None
 
     def _state(self) -> dict[str, Any]:
@@ -308,9 +299,3 @@ class SemiSupervised(nnUNetTrainerTemporal):
         self.pseudo_labels.load_state_dict(state["pseudo_labels"])
         self.window_losses.load_state_dict(state["window_losses"])
         self.round_values = state["round_values"]
-
-
-def _stop(loader: Augmenter | None) -> None:
-    """End the processes of a loader that has them."""
-    if isinstance(loader, MultiThreadedAugmenter):
-        loader._finish()

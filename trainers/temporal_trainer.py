@@ -1,13 +1,9 @@
 """The nnU-Net trainer all temporal trainers derive from."""
 
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
@@ -18,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_temporal.atomic import atomic_path, write_json
-from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
+from nnunet_temporal.datasets.splits_file import SPLITS_NAME, read_splits
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.networks.build import build_frame_network, build_temporal_network
 from nnunet_temporal.networks.memory_network import SeededClip
@@ -27,14 +23,13 @@ from nnunet_temporal.networks.temporal_module import TemporalModule
 from nnunet_temporal.networks.temporal_unet import Clip
 from nnunet_temporal.plans import TemporalConfig, check_configuration
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, check_splits, study_splits
+from nnunet_temporal.training.augmenter import Augmenter, start_augmenter
 from nnunet_temporal.training.clip_loader import ClipLoader
 from nnunet_temporal.training.clip_sampling import ClipSampler
 from nnunet_temporal.training.clip_transforms import Regions, clip_training_transforms, clip_validation_transforms
 from nnunet_temporal.training.labels import with_ignore_label
 from nnunet_temporal.training.sequence_loader import LoaderOptions, SequenceLoader
 from nnunet_temporal.training.validation_picture import draw_validation
-
-Augmenter: TypeAlias = SingleThreadedAugmenter | MultiThreadedAugmenter
 
 _SCALING = (0.85, 1.25)
 """nnU-Net's assumption about zoom when it sizes the crop that is augmented."""
@@ -187,7 +182,7 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
             if not splits_file.is_file():
                 self.print_to_log_file("Creating a cross-validation split by study...")
                 write_json(study_splits(manifest), splits_file)
-            splits = load_json(str(splits_file))
+            splits = read_splits(splits_file)
             check_splits(splits, manifest)
             if not 0 <= self.fold < len(splits):
                 raise InputError(
@@ -220,7 +215,7 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
         training = self._clip_loader(dataset_tr, tuple(crop_size), transforms, stream=0)
         validation = self._clip_loader(dataset_val, patch_size, plain, stream=1)
         workers = get_allowed_n_proc_DA()
-        return self._start(training, workers), self._start(validation, workers // 2)
+        return start_augmenter(training, workers, self.device), start_augmenter(validation, workers // 2, self.device)
 
     def training_transforms(self, scales: list[list[float]] | None, regions: Regions | None) -> BasicTransform:
         """Compose the augmentation of clips; see ``clip_training_transforms`` for scales and regions of the target."""
@@ -276,22 +271,6 @@ class nnUNetTrainerTemporal(nnUNetTrainer):
     def masked_channels(self) -> list[int]:
         """Image channels that the preprocessing normalised inside a nonzero mask."""
         return [channel for channel, mask in enumerate(self.configuration_manager.use_mask_for_norm) if mask]
-
-    def _start(self, loader: SequenceLoader, workers: int) -> Augmenter:
-        """Draw batches in background processes, in an order that does not depend on their timing."""
-        if workers == 0:
-            return SingleThreadedAugmenter(loader, None)
-        augmenter = MultiThreadedAugmenter(
-            loader,
-            None,
-            workers,
-            num_cached_per_queue=3,
-            seeds=list(range(workers)),
-            pin_memory=self.device.type == "cuda",
-            wait_time=0.002,
-        )
-        next(augmenter)
-        return augmenter
 
     def save_checkpoint(self, filename: str) -> None:
         """Save as nnU-Net, but whole or not at all: a training killed while it saves must find one to resume from."""

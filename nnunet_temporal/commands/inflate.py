@@ -3,10 +3,8 @@
 import argparse
 import contextlib
 import io
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
@@ -17,7 +15,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_temporal.commands.env import VARIABLE, ext_trainer_value
 from nnunet_temporal.datasets.problems import apply_to_all
-from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
+from nnunet_temporal.datasets.splits_file import SPLITS_NAME, check_same_splits, read_splits
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.planners.inflated_plans import (
     DEFAULT_PLANS_NAME,
@@ -112,16 +110,7 @@ def _check_planned(preprocessed: Path, dataset: int) -> None:
                 f"{preprocessed / name}: is missing. "
                 f"First run: nnunet_temporal plan_and_preprocess -d {dataset} --no_pp"
             )
-    wanted = Path(str(nnUNet_raw)) / preprocessed.name / SPLITS_NAME
-    if wanted.is_file() and _read_json(preprocessed / SPLITS_NAME)[: len(_read_json(wanted))] != _read_json(wanted):
-        raise InputError(
-            f"{preprocessed / SPLITS_NAME}: its folds differ from those of {wanted}. Make the two equal, or remove the "
-            "preprocessed dataset and plan again"
-        )
-
-
-def _read_json(file: Path) -> Any:  # noqa: ANN401 - JSON is any nesting of plain types
-    return json.loads(file.read_text(encoding="utf-8"))
+    check_same_splits(Path(str(nnUNet_raw)) / preprocessed.name, preprocessed)
 
 
 def _check_fold(
@@ -138,7 +127,7 @@ def _check_fold(
     if isinstance(fold, str):
         return
     manifest = Manifest.load(preprocessed)
-    splits = _read_json(preprocessed / SPLITS_NAME)
+    splits = read_splits(preprocessed / SPLITS_NAME)
     check_splits(splits, manifest)
     if fold >= len(splits):
         raise InputError(f"-f {fold}: {preprocessed / SPLITS_NAME} has {len(splits)} folds (0 to {len(splits) - 1})")

@@ -19,21 +19,14 @@ HELP = "Draw beating-heart phantoms with labels at ED and ES, and the truth of e
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; ranges are written 12-80, or as one number."""
-    parser.add_argument("-d", "--dataset-id", type=int, required=True, metavar="ID", help="dataset id, 1 to 999")
-    parser.add_argument(
-        "--modality", choices=sorted(MODALITIES), required=True, help="short-axis cine MRI or apical echo views"
-    )
-    parser.add_argument(
-        "-n", "--studies", type=int, required=True, metavar="N", help="training studies with labels at ED and ES"
-    )
-    parser.add_argument("--unlabelled", type=int, default=0, metavar="M", help="training studies without labels")
-    parser.add_argument(
-        "--test", type=int, default=0, metavar="K", help="held-out studies, in imagesTs and labelsTs and in no fold"
-    )
-    parser.add_argument(
-        "--size", type=int, default=DEFAULT_SIZE, help="rows and columns of a frame (default: %(default)s)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("-d", "--dataset-id", type=int, required=True, metavar="ID", help="dataset id, 1 to 999")
+    add("--modality", choices=sorted(MODALITIES), required=True, help="short-axis cine MRI or apical echo views")
+    add("-n", "--studies", type=int, required=True, metavar="N", help="training studies with labels at ED and ES")
+    add("--unlabelled", type=int, default=0, metavar="M", help="training studies without labels")
+    add("--test", type=int, default=0, metavar="K", help="held-out studies, in imagesTs and labelsTs and in no fold")
+    add("--size", type=int, default=DEFAULT_SIZE, help="rows and columns of a frame (default: %(default)s)")
+    add(
         "--frames-per-cycle",
         type=_range,
         default=DEFAULT_FRAMES_PER_CYCLE,
@@ -41,28 +34,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"frames in a heart beat, drawn for each study (default: {_range_text(DEFAULT_FRAMES_PER_CYCLE)})",
     )
     usual = ", ".join(f"{_range_text(modality.beats)} for {name}" for name, modality in MODALITIES.items())
-    parser.add_argument(
+    add(
         "--beats",
         type=_range,
         metavar="LOW-HIGH",
         help=f"heart beats in a sequence, drawn for each study; 1 makes cyclic ones (default: {usual})",
     )
-    parser.add_argument(
+    add(
         "--lost-segment",
         action="store_true",
         help="echo: a segment of the ventricle's wall is lost for a third of every beat, in half of the studies at ED "
         "or ES; the masks stay those of the whole heart",
     )
-    parser.add_argument(
+    add(
         "--jitter",
         type=float,
         default=0.0,
         metavar="SHARE",
         help="each beat is up to this share longer or shorter, 0.15 for instance; not with --beats 1 (default: 0)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other studies (default: %(default)s)")
-    parser.add_argument("--name", help="dataset name (default: PhantomCine or PhantomEcho)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the dataset if it exists")
+    add("--seed", type=int, default=0, help="another seed draws other studies (default: %(default)s)")
+    add("--name", help="dataset name (default: PhantomCine or PhantomEcho)")
+    add("--overwrite", action="store_true", help="replace the dataset if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:

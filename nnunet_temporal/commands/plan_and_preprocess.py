@@ -1,7 +1,6 @@
 """``nnunet_temporal plan_and_preprocess``: nnU-Net's command, with a planner that knows about time."""
 
 import argparse
-import json
 import math
 from pathlib import Path
 
@@ -16,13 +15,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.datasets.integrity import manifest_of
 from nnunet_temporal.datasets.problems import listed
-from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
+from nnunet_temporal.datasets.splits_file import SPLITS_NAME, check_same_splits, read_splits
 from nnunet_temporal.datasets.unlabelled import cases_of, extend_splits, label_unlabelled_images
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.planners.temporal_fingerprint import TemporalFingerprintExtractor
 from nnunet_temporal.planners.temporal_planner import PLANNERS
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
-from nnunet_temporal.sequences import Manifest, Splits, check_splits, study_splits
+from nnunet_temporal.sequences import Manifest, check_splits, study_splits
 
 HELP = "fingerprint, plan and preprocess datasets of sequences; flags as nnUNetv2_plan_and_preprocess"
 
@@ -81,7 +80,7 @@ def _plan_and_preprocess(dataset: int, arguments: argparse.Namespace) -> None:
     for line in label_unlabelled_images(raw):
         print(line)
     _train_on_unlabelled(raw, preprocessed)
-    _check_same_splits(raw, preprocessed)
+    check_same_splits(raw, preprocessed)
     extract_fingerprint_dataset(
         dataset,
         TemporalFingerprintExtractor,
@@ -129,7 +128,7 @@ def _train_on_unlabelled(raw_folder: Path, preprocessed_folder: Path) -> None:
         return
     manifest = manifest_of(raw_folder)
     for path in files:
-        splits = _read_splits(path)
+        splits = read_splits(path)
         extended = extend_splits(splits, manifest)
         if extended == splits:
             continue
@@ -141,42 +140,13 @@ def _train_on_unlabelled(raw_folder: Path, preprocessed_folder: Path) -> None:
         print(f"{path}: added {len(added)} unlabelled sequences to training: {listed(added, 5)}")
 
 
-def _check_same_splits(raw_folder: Path, preprocessed_folder: Path) -> None:
-    """Refuse splits of an earlier version of the raw dataset, which nnU-Net would refuse without a word."""
-    raw, preprocessed = raw_folder / SPLITS_NAME, preprocessed_folder / SPLITS_NAME
-    if not raw.is_file() or not preprocessed.is_file():
-        return
-    wanted, found = (_read_splits(path) for path in (raw, preprocessed))
-    sets = [[(set(fold["train"]), set(fold["val"])) for fold in splits] for splits in (wanted, found)]
-    if sets[0] != sets[1][: len(sets[0])]:
-        raise InputError(
-            f"{preprocessed}: its folds differ from those of {raw}. Models trained on them would not be comparable: "
-            "remove the preprocessed dataset (or the file) and plan again, or make the raw file equal."
-        )
-
-
-def _read_splits(path: Path) -> Splits:
-    """Read folds as nnU-Net stores them; InputError for anything else, a half-written file for instance."""
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
-        for fold in splits:
-            if not isinstance(fold["train"], list) or not isinstance(fold["val"], list):
-                raise TypeError(f"fold {fold!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: expected a list of folds with lists 'train' and 'val', but it cannot be read: {error!r}. "
-            "Remove it, and folds are made anew."
-        ) from error
-    return splits
-
-
 def _prepare_splits(preprocessed_folder: Path) -> int:
     """Return the number of folds; write a split by study where the raw dataset brought none."""
     path = preprocessed_folder / SPLITS_NAME
     manifest = Manifest.load(preprocessed_folder)
     if not path.is_file():
         write_json(study_splits(manifest), path)
-    splits = _read_splits(path)
+    splits = read_splits(path)
     check_splits(splits, manifest)
     used = cases_of(splits)
     if left_out := [case for case, sequence in manifest.items() if sequence.labelled_frames and case not in used]:

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.file_path_utilities import get_output_folder
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
 from nnunet_temporal.commands.env import VARIABLE, ext_trainer_value
 from nnunet_temporal.errors import InputError
@@ -34,13 +35,23 @@ def model_folder(arguments: argparse.Namespace) -> Path:
     Raises:
         InputError: nnUNet_results is not set, or there is no such dataset.
     """
+    os.environ[VARIABLE] = ext_trainer_value()
+    name = convert_trainer_plans_config_to_identifier(arguments.tr, arguments.p, arguments.c)
+    return results_folder(arguments.d) / name
+
+
+def results_folder(dataset: str) -> Path:
+    """Return the folder of all models that were trained on a dataset, given by id or name.
+
+    Raises:
+        InputError: nnUNet_results is not set, or there is no such dataset.
+    """
     if not nnUNet_results.is_set():
         raise InputError("nnUNet_results is not set; set it to the folder that holds the trained models")
-    os.environ[VARIABLE] = ext_trainer_value()
     try:
-        return Path(get_output_folder(arguments.d, arguments.tr, arguments.p, arguments.c))
-    except RuntimeError as error:
-        raise InputError(f"-d {arguments.d}: {error}") from error
+        return Path(str(nnUNet_results)) / str(maybe_convert_to_dataset_name(dataset))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"-d {dataset}: {error}") from error
 
 
 def _fold(text: str) -> int | str:

@@ -58,16 +58,7 @@ def find_studies(
     Raises:
         InputError: There is no movie, ultrasound and MRI are mixed, or a DICOM file, a series or a mask is at fault.
     """
-    found = find_movies(folder)
-    movies = [movie for movie in found.movies if colour_flow or not movie.colour_flow]
-    flows = [f"{movie.frames[0][0].path}: shows flow in colours" for movie in found.movies if movie.colour_flow]
-    for line in (*found.left_out, *(() if colour_flow else flows)):
-        warnings.warn(f"left out: {line}", stacklevel=2)
-    if not movies:
-        raise InputError(f"{folder}: found only clips with colour flow, which are left out unless they are asked for")
-    if len({movie.is_stack for movie in movies}) > 1:
-        raise InputError(f"{folder}: found both ultrasound and MRI, expected one of them; convert one folder for each")
-    views = named_movies(movies)
+    views = named_movies(_movies_to_convert(folder, colour_flow))
     mask_of = {} if masks is None else _masks_by_name(masks, {case_name(study, None, view) for study, view, _ in views})
 
     def source_of(entry: tuple[str, str | None, DicomMovie]) -> StudySource:
@@ -76,6 +67,20 @@ def find_studies(
         return _source_of(study, view, movie, None if mask is None else _mask_loader(mask, movie, empty_frames, ignore))
 
     return apply_to_all(views, source_of)
+
+
+def _movies_to_convert(folder: Path, colour_flow: bool) -> list[DicomMovie]:
+    """Return the movies of a folder that are not left out, all of one kind; warn of the others."""
+    found = find_movies(folder)
+    movies = [movie for movie in found.movies if colour_flow or not movie.colour_flow]
+    flows = [f"{movie.frames[0][0].path}: shows flow in colours" for movie in found.movies if movie.colour_flow]
+    for line in (*found.left_out, *(() if colour_flow else flows)):
+        warnings.warn(f"left out: {line}", stacklevel=3)
+    if not movies:
+        raise InputError(f"{folder}: found only clips with colour flow, which are left out unless they are asked for")
+    if len({movie.is_stack for movie in movies}) > 1:
+        raise InputError(f"{folder}: found both ultrasound and MRI, expected one of them; convert one folder for each")
+    return movies
 
 
 def _source_of(

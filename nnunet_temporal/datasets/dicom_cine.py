@@ -5,11 +5,10 @@ A stack may come as one series or, as on many scanners, as one series per slice.
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nnunet_temporal.datasets.dicom_files import DicomMovie, Window, number_in, required
+from nnunet_temporal.datasets.dicom_files import DicomDataset, DicomMovie, Window, number_in, required
 from nnunet_temporal.datasets.dicom_planes import Plane, are_one_place, are_parallel, grouped, planes_of
 from nnunet_temporal.datasets.image_io import Spacing
 from nnunet_temporal.datasets.problems import apply_to_all
@@ -20,7 +19,7 @@ _STEP_TOLERANCE = 0.1
 _GAP = 1.5
 
 
-def read_cine(files: list[tuple[Path, Any]]) -> list[DicomMovie]:
+def read_cine(files: list[tuple[Path, DicomDataset]]) -> list[DicomMovie]:
     """Describe the cine movies of one study: one per series and orientation of its planes.
 
     Series of one place each whose planes are parallel, of one size, and at different places are slices of one stack.

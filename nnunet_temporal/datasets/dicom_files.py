@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from nnunet_temporal.datasets.image_io import DEFLATE_AT_MOST, Spacing
 from nnunet_temporal.errors import InputError
+
+DicomDataset: TypeAlias = Any
+"""A ``pydicom.Dataset``, of a file, an item or to be written; pydicom need not be installed."""
 
 # ITU-R BT.601, the weights of the Y that JPEG stores.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -167,7 +170,7 @@ def import_pydicom() -> ModuleType:
     return pydicom
 
 
-def read_header(path: Path) -> Any | None:  # noqa: ANN401 - a pydicom.Dataset, which need not be installed
+def read_header(path: Path) -> DicomDataset | None:
     """Read what the converter needs of a header, or return None for a file that is no DICOM.
 
     Raises:
@@ -192,7 +195,7 @@ def read_header(path: Path) -> Any | None:  # noqa: ANN401 - a pydicom.Dataset, 
         raise InputError(f"{path}: the DICOM header cannot be read: {error}; restore or remove the file") from error
 
 
-def required(header: Any, path: Path, name: str) -> Any:  # noqa: ANN401 - see read_header
+def required(header: DicomDataset, path: Path, name: str) -> Any:  # noqa: ANN401 - values of any type
     """Return a value of the header by its keyword.
 
     Raises:
@@ -204,7 +207,7 @@ def required(header: Any, path: Path, name: str) -> Any:  # noqa: ANN401 - see r
     return value
 
 
-def numbers_in(facts: Any, path: Path, name: str, n: int | None = 1) -> list[float] | None:  # noqa: ANN401
+def numbers_in(facts: DicomDataset, path: Path, name: str, n: int | None = 1) -> list[float] | None:
     """Return the numbers of a tag, None where it is missing or empty.
 
     Args:
@@ -226,18 +229,18 @@ def numbers_in(facts: Any, path: Path, name: str, n: int | None = 1) -> list[flo
     return found or None
 
 
-def number_in(facts: Any, path: Path, name: str) -> float:  # noqa: ANN401
+def number_in(facts: DicomDataset, path: Path, name: str) -> float:
     """Return the one number of a tag, 0 where it is missing or empty; see :func:`numbers_in`."""
     return (numbers_in(facts, path, name) or [0.0])[0]
 
 
-def required_numbers(facts: Any, path: Path, name: str, n: int = 1) -> list[float]:  # noqa: ANN401
+def required_numbers(facts: DicomDataset, path: Path, name: str, n: int = 1) -> list[float]:
     """Return the numbers of a tag that must be there; see :func:`required` and :func:`numbers_in`."""
     required(facts, path, name)
     return numbers_in(facts, path, name, n) or []
 
 
-def frame_size(header: Any, path: Path, n_frames: int = 1) -> tuple[int, int]:  # noqa: ANN401 - see read_header
+def frame_size(header: DicomDataset, path: Path, n_frames: int = 1) -> tuple[int, int]:
     """Return rows and columns, after a check that the file can hold ``n_frames`` of them.
 
     Raises:
@@ -283,7 +286,7 @@ def read_grey_frames(path: Path, numbers: list[int]) -> Iterator[np.ndarray]:
         ) from error
 
 
-def _grey(pixels: np.ndarray, header: Any, path: Path) -> np.ndarray:  # noqa: ANN401 - see read_header
+def _grey(pixels: np.ndarray, header: DicomDataset, path: Path) -> np.ndarray:
     kind = header.PhotometricInterpretation
     if kind == _GREY and pixels.ndim == 2:
         return pixels.astype(np.float32)

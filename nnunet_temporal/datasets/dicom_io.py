@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from nnunet_temporal.datasets import dicom_planes, dicom_ultrasound
 from nnunet_temporal.datasets.dicom_cine import read_cine
-from nnunet_temporal.datasets.dicom_files import DicomMovie, import_pydicom, read_header
+from nnunet_temporal.datasets.dicom_files import DicomDataset, DicomMovie, import_pydicom, read_header
 from nnunet_temporal.datasets.dicom_ultrasound import read_ultrasound
 from nnunet_temporal.datasets.problems import raise_problems, try_all
 from nnunet_temporal.errors import InputError
@@ -73,7 +72,7 @@ def find_sound_movies(folder: Path) -> FoundMovies:
     headers, faults = try_all(progress, lambda path: (path, read_header(path)))
     files = [(path, header) for path, header in headers if header is not None and not _is_directory(header)]
     clips = [file for file in files if file[1].get("SOPClassUID") in dicom_ultrasound.SOP_CLASSES]
-    stacks: dict[str, list[tuple[Path, Any]]] = {}
+    stacks: dict[str, list[tuple[Path, DicomDataset]]] = {}
     for path, header in files:
         if header.get("SOPClassUID") in dicom_planes.SOP_CLASSES:
             stacks.setdefault(str(header.get("StudyInstanceUID")), []).append((path, header))
@@ -99,11 +98,11 @@ def find_sound_movies(folder: Path) -> FoundMovies:
     return FoundMovies(tuple(movies), tuple(left_out), (*faults, *faulty_clips, *faulty_stacks))
 
 
-def _is_directory(header: Any) -> bool:  # noqa: ANN401 - a pydicom.Dataset
+def _is_directory(header: DicomDataset) -> bool:
     return header.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY
 
 
-def _kind(header: Any) -> str:  # noqa: ANN401
+def _kind(header: DicomDataset) -> str:
     uid = header.get("SOPClassUID")
     return getattr(uid, "name", "") or "DICOM without SOPClassUID"
 

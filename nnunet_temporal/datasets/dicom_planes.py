@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_temporal.datasets.dicom_files import (
+    DicomDataset,
     FrameSource,
     frame_size,
     number_in,
@@ -48,7 +49,7 @@ class Plane:
     """
 
     source: FrameSource
-    header: Any
+    header: DicomDataset
     directions: np.ndarray
     position: np.ndarray
     pixel_mm: tuple[float, float]
@@ -61,7 +62,7 @@ class Plane:
         return float(self.position @ np.cross(*self.directions))
 
 
-def planes_of(path: Path, header: Any) -> list[Plane]:  # noqa: ANN401 - a pydicom.Dataset
+def planes_of(path: Path, header: DicomDataset) -> list[Plane]:
     """Return the frames of a classic or enhanced MR file.
 
     Raises:
@@ -97,14 +98,14 @@ def grouped(planes: list[Plane], same: Callable[[Plane, Plane], bool]) -> list[l
     return groups
 
 
-def _macros(group: Any | None) -> list[Any]:  # noqa: ANN401
+def _macros(group: DicomDataset | None) -> list[DicomDataset]:
     """Return the items of all functional groups of a frame, or of all frames."""
     if group is None:
         return []
     return [element.value[0] for element in group if element.VR == "SQ" and element.value]
 
 
-def _plane(path: Path, header: Any, items: list[Any], number: int | None = None) -> Plane:  # noqa: ANN401
+def _plane(path: Path, header: DicomDataset, items: list[DicomDataset], number: int | None = None) -> Plane:
     facts: dict[str, Any] = {}
     for item in items:
         facts.update({element.keyword: element.value for element in item if element.value not in (None, "")})

@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunet_temporal import __version__
 from nnunet_temporal.atomic import atomic_path
-from nnunet_temporal.datasets.dicom_files import DicomMovie, FrameSource, import_pydicom
+from nnunet_temporal.datasets.dicom_files import DicomDataset, DicomMovie, FrameSource, import_pydicom
 from nnunet_temporal.datasets.study_source import IGNORE
 from nnunet_temporal.errors import InputError
 
@@ -79,14 +79,14 @@ def write_dicom_seg(masks: np.ndarray, movie: DicomMovie, labels: dict[str, int]
             segmentation.save_as(temporary, enforce_file_format=True)
 
 
-def _item(**values: Any) -> Any:  # noqa: ANN401 - a pydicom.Dataset, values of any type DICOM knows
+def _item(**values: Any) -> DicomDataset:  # noqa: ANN401 - values of any type DICOM knows
     dataset = import_pydicom().Dataset()
     for keyword, value in values.items():
         setattr(dataset, keyword, value)
     return dataset
 
 
-def _code(value: str, scheme: str, meaning: str) -> Any:  # noqa: ANN401
+def _code(value: str, scheme: str, meaning: str) -> DicomDataset:
     return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
@@ -95,7 +95,7 @@ def _numbers(*values: float) -> list[str]:
     return [import_pydicom().valuerep.format_number_as_ds(float(value)) for value in values]
 
 
-def _header(source: Any, movie: DicomMovie) -> Any:  # noqa: ANN401
+def _header(source: DicomDataset, movie: DicomMovie) -> DicomDataset:
     """Return the segmentation without segments, frames and pixels."""
     uid = import_pydicom().uid
     now = datetime.now()
@@ -137,7 +137,7 @@ def _header(source: Any, movie: DicomMovie) -> Any:  # noqa: ANN401
     return header
 
 
-def _referenced_series(movie: DicomMovie) -> list[Any]:
+def _referenced_series(movie: DicomMovie) -> list[DicomDataset]:
     """Return one item per source series, with each of its instances once."""
     instances: dict[str, dict[str, str]] = {}
     for source in (source for slices in movie.frames for source in slices):
@@ -154,7 +154,7 @@ def _referenced_series(movie: DicomMovie) -> list[Any]:
     ]
 
 
-def _add_segments(segmentation: Any, names: list[str]) -> None:  # noqa: ANN401
+def _add_segments(segmentation: DicomDataset, names: list[str]) -> None:
     segmentation.SegmentationType = "BINARY"
     segmentation.SegmentsOverlap = "NO"
     segmentation.SegmentSequence = [
@@ -170,14 +170,14 @@ def _add_segments(segmentation: Any, names: list[str]) -> None:  # noqa: ANN401
     ]
 
 
-def _structure_code(name: str) -> Any:  # noqa: ANN401
+def _structure_code(name: str) -> DicomDataset:
     if name.upper() in _STRUCTURES:
         value, meaning = _STRUCTURES[name.upper()]
         return _code(value, "SCT", meaning)
     return _code(name[:16], _OWN_SCHEME, name)
 
 
-def _add_frames(segmentation: Any, source: Any, movie: DicomMovie, n_segments: int) -> None:  # noqa: ANN401
+def _add_frames(segmentation: DicomDataset, source: DicomDataset, movie: DicomMovie, n_segments: int) -> None:
     """Say of each frame which segment, place and time it is, and of which source frame."""
     organization = import_pydicom().uid.generate_uid(prefix=None)
     pointers = [(0x0062000B, 0x0062000A), (_TEMPORAL_INDEX, _FRAME_CONTENT)]
@@ -198,7 +198,7 @@ def _add_frames(segmentation: Any, source: Any, movie: DicomMovie, n_segments: i
     ]
 
 
-def _shared_groups(source: Any, movie: DicomMovie) -> Any:  # noqa: ANN401
+def _shared_groups(source: DicomDataset, movie: DicomMovie) -> DicomDataset:
     shared = _item()
     if movie.spacing.pixel_known:
         shared.PixelMeasuresSequence = [_item(PixelSpacing=_numbers(*movie.spacing.pixel_mm))]
@@ -215,7 +215,7 @@ def _shared_groups(source: Any, movie: DicomMovie) -> Any:  # noqa: ANN401
     return shared
 
 
-def _frame_groups(source: FrameSource, indices: list[int]) -> Any:  # noqa: ANN401
+def _frame_groups(source: FrameSource, indices: list[int]) -> DicomDataset:
     """Return the functional groups of one frame; ``indices`` are segment, place if any, and time, from 1."""
     image = _item(
         ReferencedSOPClassUID=source.sop_class_uid,
@@ -239,7 +239,7 @@ def _frame_groups(source: FrameSource, indices: list[int]) -> Any:  # noqa: ANN4
     return groups
 
 
-def _add_pixels(segmentation: Any, segments: list[np.ndarray]) -> None:  # noqa: ANN401
+def _add_pixels(segmentation: DicomDataset, segments: list[np.ndarray]) -> None:
     """Pack the segments, each (T, Z, Y, X) bool, frame after frame without gaps, the first pixel in the lowest bit."""
     stack = np.stack(segments).swapaxes(1, 2)
     packed = np.packbits(stack, bitorder="little").tobytes()

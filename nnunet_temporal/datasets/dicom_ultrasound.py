@@ -4,11 +4,11 @@ Regions: DICOM PS3.3 C.8.5.5, US Region Calibration. Frame times: C.7.6.5 (Cine)
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnunet_temporal.datasets.dicom_files import (
+    DicomDataset,
     DicomMovie,
     FrameSource,
     Window,
@@ -31,7 +31,7 @@ _FRAME_TIME_VECTOR_TAG = 0x00181065
 _COLOUR_DOPPLER_BIT = 0x10
 
 
-def read_ultrasound(path: Path, header: Any) -> DicomMovie:  # noqa: ANN401 - a pydicom.Dataset
+def read_ultrasound(path: Path, header: DicomDataset) -> DicomMovie:
     """Describe a multi-frame ultrasound file.
 
     The movie is cut to the region of the 2D image, where the header states one that lies within the pixels. A region
@@ -70,11 +70,11 @@ def read_ultrasound(path: Path, header: Any) -> DicomMovie:  # noqa: ANN401 - a 
     )
 
 
-def _regions(header: Any) -> list[Any]:  # noqa: ANN401
+def _regions(header: DicomDataset) -> list[DicomDataset]:
     return list(header.get("SequenceOfUltrasoundRegions") or [])
 
 
-def _window(path: Path, region: Any, stored_shape: tuple[int, int]) -> Window:  # noqa: ANN401
+def _window(path: Path, region: DicomDataset, stored_shape: tuple[int, int]) -> Window:
     left, top, right, bottom = (
         int(required_numbers(region, path, f"RegionLocation{corner}")[0])
         for corner in ("MinX0", "MinY0", "MaxX1", "MaxY1")
@@ -84,7 +84,9 @@ def _window(path: Path, region: Any, stored_shape: tuple[int, int]) -> Window:  
     return Window(top, min(bottom + 1, max(rows, bottom)), left, min(right + 1, max(columns, right)))
 
 
-def _image_region(path: Path, header: Any, stored_shape: tuple[int, int]) -> tuple[Any, Window] | None:  # noqa: ANN401
+def _image_region(
+    path: Path, header: DicomDataset, stored_shape: tuple[int, int]
+) -> tuple[DicomDataset, Window] | None:
     """Return the 2D image's region and place: tissue before flow, then the largest; None without a trusted one."""
     windows = [(region, _window(path, region, stored_shape)) for region in _regions(header)]
     if not all(_fits(window, stored_shape) for _, window in windows):
@@ -117,7 +119,7 @@ def _overlap(first: Window, second: Window) -> bool:
     return rows and first.left < second.right and second.left < first.right
 
 
-def _steps_mm(path: Path, header: Any, region: Any | None) -> tuple[float, float] | None:  # noqa: ANN401
+def _steps_mm(path: Path, header: DicomDataset, region: DicomDataset | None) -> tuple[float, float] | None:
     """Return the signed lengths of one pixel (y, x) in mm, None when unknown or no lengths."""
     if region is not None:
         units = (region.get("PhysicalUnitsYDirection"), region.get("PhysicalUnitsXDirection"))
@@ -129,7 +131,7 @@ def _steps_mm(path: Path, header: Any, region: Any | None) -> tuple[float, float
     return (spacing[0], spacing[1]) if spacing and all(spacing) and not _regions(header) else None
 
 
-def _probe_affine(path: Path, steps_mm: tuple[float, float], region: Any | None) -> np.ndarray:  # noqa: ANN401
+def _probe_affine(path: Path, steps_mm: tuple[float, float], region: DicomDataset | None) -> np.ndarray:
     """Return the affine (4, 4) from pixels (x, y) of the region to mm from its reference pixel."""
     y_mm, x_mm = steps_mm
     affine = np.diag([x_mm, y_mm, 1.0, 1.0])
@@ -147,7 +149,7 @@ def _spacing(steps_mm: tuple[float, float] | None, frame_s: float | None) -> Spa
     return Spacing((abs(steps_mm[0]), abs(steps_mm[1])), frame_s=frame_s)
 
 
-def _frame_s(path: Path, header: Any) -> float | None:  # noqa: ANN401
+def _frame_s(path: Path, header: DicomDataset) -> float | None:
     """Return the time between frames; of a vector of times the median, because a paused clip has one long one."""
     # The first entry is the time before the first frame, always zero.
     vector = (numbers_in(header, path, "FrameTimeVector", None) or [])[1:]
@@ -161,7 +163,7 @@ def _frame_s(path: Path, header: Any) -> float | None:  # noqa: ANN401
     return next((interval for interval in intervals if interval > 0), None)
 
 
-def _shows_flow(header: Any) -> bool:  # noqa: ANN401
+def _shows_flow(header: DicomDataset) -> bool:
     image_type = header.get("ImageType") or []
     kinds = str(image_type[3]) if len(image_type) > 3 else "0"
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.io import loadmat
 from tqdm import tqdm
 
 from nnunet_temporal.datasets.problems import apply_to_all
@@ -146,8 +147,6 @@ def _read_masks(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
     A frame without any wall, which each heart has, carries the ignore label.
     """
-    from scipy.io import loadmat
-
     try:
         masks = np.asarray(loadmat(path, variable_names=["predicted"])["predicted"])
     except Exception as error:  # scipy passes on whatever a broken file leads to.

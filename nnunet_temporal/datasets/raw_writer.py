@@ -24,11 +24,11 @@ from nnunet_temporal.datasets.finished_studies import (
 from nnunet_temporal.datasets.image_io import SEQUENCE_ENDING
 from nnunet_temporal.datasets.official_folds import Folds, official_splits
 from nnunet_temporal.datasets.problems import apply_to_all
+from nnunet_temporal.datasets.splits_file import SPLITS_NAME
 from nnunet_temporal.datasets.study_source import IGNORE, StudySource, inspect_source
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence, Splits, study_splits
 
-SPLITS_NAME = "splits_final.json"
 DEFAULT_WORKERS = 4
 # Of 255 bytes for a file name, the ending and the mark of an unfinished file take some.
 _LONGEST_NAME = 200

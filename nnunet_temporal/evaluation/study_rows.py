@@ -46,21 +46,18 @@ def measure_study_rows(
         One row per structure, in the order of the labels.
     """
     method, places = volume_method(stacks, phases)
-    volumes = _volumes(
-        method, [stacks[place] for place in places], [phases[place] for place in places], labels, options
-    )
+    measured = [stacks[place] for place in places], [phases[place] for place in places]
+    volumes = _volumes(method, *measured, labels, options)
     main = places if method == SLICE_SUMMATION else _main_places(stacks)
     shown = [(stacks[place], phases[place]) for place in main]
+    common: Row = {
+        "phase_source": " ".join(sorted({phase.source for _, phase in shown})),
+        "slices": sum(len(stack.sequences) for stack, _ in shown),
+        "compared_slices": sum(int(phase.slices.sum()) for _, phase in shown),
+    }
     rows = []
     for name, values in labels.structures().items():
-        row: Row = {
-            "study": study,
-            "label": name,
-            "volume_method": method if name in volumes else "",
-            "phase_source": " ".join(sorted({phase.source for _, phase in shown})),
-            "slices": sum(len(stack.sequences) for stack, _ in shown),
-            "compared_slices": sum(int(phase.slices.sum()) for _, phase in shown),
-        }
+        row: Row = {"study": study, "label": name, "volume_method": method if name in volumes else "", **common}
         row |= _mean_of_rows(_phase_scores(stack, phase, values) for stack, phase in shown)
         row |= volumes.get(name, {})
         if name == labels.roles.get("LV"):

@@ -9,6 +9,7 @@ from scipy.ndimage import binary_fill_holes, zoom
 
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.intensities import Intensities, measure
+from nnunet_temporal.inference.nonzero_part import NonzeroPart
 
 _DEFAULT_RESAMPLING = "resample_data_or_seg_to_shape"
 _ANISOTROPIC = 3  # times the finest spacing; nnU-Net's
@@ -137,11 +138,8 @@ class MeasuredClip:
         Raises:
             InputError: Pixels are not finite.
         """
-        black = ~np.asarray(image.any(axis=(0, 2, 3)))
-        frames, rows, columns = (
-            _extent(np.asarray(image.any(axis=tuple({0, 1, 2, 3} - {axis})))) for axis in (1, 2, 3)
-        )
-        cropped, channels = image[:, frames, rows, columns], sidecar["channels"]
+        part, channels = NonzeroPart.of(image), sidecar["channels"]
+        cropped = part.crop(image)
         mask = binary_fill_holes(cropped.any(0)) if any(channel["within_mask"] for channel in channels) else None
         masks = [mask if channel["within_mask"] else None for channel in channels]
         intensities = [
@@ -153,18 +151,9 @@ class MeasuredClip:
             scale.range_of(pixels, mask if scale.masked else None)
             for scale, pixels in zip(intensities, cropped, strict=True)
         ]
-        preparation = FramePreparation(sidecar, pixel_mm, rows, columns, intensities, ranges)
-        outside = np.ones(len(black), bool)
-        outside[frames] = False
-        if mask is not None:
-            mask = np.pad(mask, ((frames.start, len(black) - frames.stop), (0, 0), (0, 0)))
-        return cls(image, preparation, mask, (black & preparation.keeps_zero) | outside)
-
-
-def _extent(filled: np.ndarray) -> slice:
-    """Return the range that holds all True entries; everything when there is none."""
-    where = np.flatnonzero(filled)
-    return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, len(filled))
+        preparation = FramePreparation(sidecar, pixel_mm, part.rows, part.columns, intensities, ranges)
+        blank = part.blank_frames(keeps_zero=preparation.keeps_zero)
+        return cls(image, preparation, part.with_all_frames(mask), blank)
 
 
 def _zoom(pixels: np.ndarray, size: tuple[int, int], order: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.onnx_files import require
-from nnunet_temporal.inference.stream_networks import as_stream
+from nnunet_temporal.inference.stream_networks import State, as_stream
 from nnunet_temporal.networks.gated_delta import GatedDeltaMemory
 from nnunet_temporal.networks.memory_network import MemoryNetwork
 
@@ -78,7 +78,7 @@ class StepGraph(nn.Module):
         """Return the states before the first frame."""
         return tuple(torch.zeros_like(leaf) for leaf in _leaves(self._structure))
 
-    def _segment(self, frame: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 - whatever a network carries
+    def _segment(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
         stream = as_stream(self.network)
         return stream.segment(stream.encode(frame[:, :, None]), state)
 
@@ -144,14 +144,14 @@ def _check_causal(network: nn.Module) -> None:
         )
 
 
-def _leaves(state: Any) -> list[Tensor]:  # noqa: ANN401 - nested tuples and dictionaries of tensors and None
-    """List the tensors of a nested state."""
+def _leaves(state: State) -> list[Tensor]:
+    """List the tensors of a state: nested tuples and dictionaries of tensors and None."""
     if state is None or isinstance(state, Tensor):
         return [] if state is None else [state]
     return [leaf for part in (state.values() if isinstance(state, dict) else state) for leaf in _leaves(part)]
 
 
-def _rebuilt(structure: Any, leaves: Iterator[Tensor]) -> Any:  # noqa: ANN401 - as above
+def _rebuilt(structure: State, leaves: Iterator[Tensor]) -> State:
     """Put tensors, in the order of ``_leaves``, into the places of those of a nested state."""
     if structure is None or isinstance(structure, Tensor):
         return None if structure is None else next(leaves)

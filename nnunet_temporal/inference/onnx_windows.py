@@ -25,7 +25,7 @@ class FrameWindows:
             patch: Size (Y, X) of a window; smaller frames are padded with zeros on all sides.
             overlap: Share of a window, 0 to 1, that neighbours overlap at least.
         """
-        self._size, self._patch = size, patch
+        self._patch = patch
         self._padded = tuple(max(pair) for pair in zip(size, patch, strict=True))
         above, left = ((whole - side) // 2 for whole, side in zip(self._padded, size, strict=True))
         self._inside = np.s_[..., above : above + size[0], left : left + size[1]]

@@ -1,5 +1,6 @@
 """nnU-Net's preprocessing of sequences, a few frames at a time: crop, normalise, resample in plane."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from nnunet_temporal.datasets.image_io import T_SPACING
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.frame_resampling import resample_frames, resample_logits
 from nnunet_temporal.inference.intensities import Intensities, measure
+from nnunet_temporal.inference.nonzero_part import NonzeroPart
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,19 @@ class Preparation:
     columns: slice
     pixel_mm: tuple[float, float]
     ranges: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def unmeasured(
+        cls,
+        configuration: ConfigurationManager,
+        pixel_mm: tuple[float, float],
+        frame_size: tuple[int, int],
+        intensities: Sequence[Intensities],
+    ) -> "Preparation":
+        """Prepare frames (Y, X) of which none is known yet: nothing is cropped, and values have no known range."""
+        rows, columns = (slice(0, side) for side in frame_size)
+        unknown = ((np.inf, -np.inf),) * len(intensities)
+        return cls(configuration, tuple(intensities), rows, columns, pixel_mm, unknown)
 
     @property
     def cropped_size(self) -> tuple[int, int]:
@@ -108,9 +123,8 @@ class PreparedSequence:
         Raises:
             InputError: Pixels are not finite.
         """
-        filled = [np.asarray(image.any(axis=tuple({0, 1, 2, 3} - {axis}))) for axis in (1, 2, 3)]
-        frames, rows, columns = (_extent(axis) for axis in filled)
-        cropped = image[:, frames, rows, columns]
+        part = NonzeroPart.of(image)
+        cropped = part.crop(image)
         use_mask = configuration.use_mask_for_norm
         mask = create_nonzero_mask(cropped) if any(use_mask) else None
         intensities = tuple(
@@ -121,13 +135,9 @@ class PreparedSequence:
             scale.range_of(channel, mask if scale.masked else None)
             for scale, channel in zip(intensities, cropped, strict=True)
         )
-        if mask is not None:
-            margins = (frames.start, image.shape[1] - frames.stop)
-            mask = np.pad(mask, (margins, (0, 0), (0, 0)))
-        preparation = Preparation(configuration, intensities, rows, columns, pixel_mm, ranges)
-        blank = ~filled[0] & preparation.keeps_zero
-        blank[: frames.start] = blank[frames.stop :] = True
-        return cls(image, preparation, frames.start, frames.stop, mask, blank)
+        preparation = Preparation(configuration, intensities, part.rows, part.columns, pixel_mm, ranges)
+        blank = part.blank_frames(keeps_zero=preparation.keeps_zero)
+        return cls(image, preparation, part.frames.start, part.frames.stop, part.with_all_frames(mask), blank)
 
     def reversed(self) -> "PreparedSequence":
         """Return the same frames from the last to the first, prepared in the same way; no pixel is copied."""
@@ -166,12 +176,6 @@ def check_image(image: np.ndarray, channels: int) -> np.ndarray:
             "channels and no empty axis"
         )
     return with_channels
-
-
-def _extent(filled: np.ndarray) -> slice:
-    """Return the range that holds all True entries; everything when there is none."""
-    where = np.flatnonzero(filled)
-    return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, len(filled))
 
 
 def _foreground(plans: PlansManager, channel: int) -> dict[str, float]:

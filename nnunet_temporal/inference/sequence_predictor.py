@@ -180,9 +180,7 @@ class SequencePredictor:
             return LiveStream(self._engine, clip.preparation, clip.image.shape[2:], clip)
         if frame_size is None or intensities is None or len(intensities) != self.model.channels:
             raise ValueError("a stream needs a warm-up clip, or the size of frames and intensities of each channel")
-        rows, columns = (slice(0, side) for side in frame_size)
-        unknown = ((np.inf, -np.inf),) * self.model.channels
-        preparation = Preparation(self.model.configuration, tuple(intensities), rows, columns, pixel_mm, unknown)
+        preparation = Preparation.unmeasured(self.model.configuration, pixel_mm, frame_size, intensities)
         return LiveStream(self._engine, preparation, frame_size)
 
     def _logits(self, sequence: PreparedSequence, clock: StageClock) -> Iterator[tuple[np.ndarray, Tensor]]:

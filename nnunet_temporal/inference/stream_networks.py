@@ -1,13 +1,19 @@
 """One way to drive every network along a sequence: temporal ones, those that remember masks, and plain 2D ones."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
 
 from nnunet_temporal.networks.memory_network import MemoryNetwork
 from nnunet_temporal.networks.temporal_unet import TemporalUNet
+
+Features: TypeAlias = Any
+"""Whatever a network makes of frames."""
+
+State: TypeAlias = Any
+"""Whatever a network carries from frame to frame; None at the start."""
 
 
 class StreamNetwork(Protocol):
@@ -23,13 +29,13 @@ class StreamNetwork(Protocol):
     frame_stride: int
     watch_first: bool
 
-    def encode(self, frames: Tensor) -> Any:  # noqa: ANN401 - whatever the network makes of frames
+    def encode(self, frames: Tensor) -> Features:
         """Encode frames (B, C, T, Y, X) for the other two, which do not change what it returns."""
 
-    def watch(self, features: Any, state: Any = None) -> Any:  # noqa: ANN401 - whatever the network carries
+    def watch(self, features: Features, state: State = None) -> State:
         """Take frames without segmenting them and return the state."""
 
-    def segment(self, features: Any, state: Any = None, *, last: bool = False) -> tuple[Any, Any]:  # noqa: ANN401
+    def segment(self, features: Features, state: State = None, *, last: bool = False) -> tuple[Any, State]:
         """Take frames and return logits (B, K, A, Y, X) of the next A frames, and the state."""
 
 
@@ -49,7 +55,7 @@ class _EachFrameAlone:
     def watch(self, features: Tensor, state: None = None) -> None:
         """Nothing is remembered."""
 
-    def segment(self, features: Tensor, state: Any = None, *, last: bool = False) -> tuple[Any, Any]:  # noqa: ANN401
+    def segment(self, features: Tensor, state: State = None, *, last: bool = False) -> tuple[Any, State]:
         """Segment the frames."""
         logits = self.network(features.transpose(1, 2).flatten(0, 1))
         return logits.unflatten(0, (len(features), -1)).transpose(1, 2), None
@@ -60,7 +66,7 @@ class _RemembersMasks(_EachFrameAlone):
 
     network: MemoryNetwork
 
-    def segment(self, features: Tensor, state: Any = None, *, last: bool = False) -> tuple[Any, Any]:  # noqa: ANN401
+    def segment(self, features: Tensor, state: State = None, *, last: bool = False) -> tuple[Any, State]:
         """Segment frame by frame."""
         return self.network.forward_chunk(features, state)
 

@@ -60,10 +60,7 @@ def measure_shape_curves(
     curves = ShapeCurves({}, {})
     _add_area(curves, "ventricle_area_mm2", ventricle, spacing_mm)
     _add_long_axis(curves, ventricle, spacing_mm, atrium, apical)
-    if myocardium is None:
-        _add_missing(curves, "myocardium_area_mm2", len(ventricle), "there is no myocardium label")
-    else:
-        _add_area(curves, "myocardium_area_mm2", myocardium, spacing_mm)
+    _add_myocardium_area(curves, myocardium, len(ventricle), spacing_mm)
     _add_centre(curves, ventricle if myocardium is None else ventricle | myocardium, spacing_mm)
     return curves
 
@@ -82,6 +79,16 @@ def _add_missing(curves: ShapeCurves, attribute: str, n_frames: int, reason: str
 def _add_area(curves: ShapeCurves, attribute: str, masks: np.ndarray, spacing_mm: tuple[float, float]) -> None:
     """Put the area of (T, Y, X) masks into the curves."""
     _add(curves, attribute, masks.sum(axis=(1, 2)) * spacing_mm[0] * spacing_mm[1], [""] * len(masks))
+
+
+def _add_myocardium_area(
+    curves: ShapeCurves, myocardium: np.ndarray | None, n_frames: int, spacing_mm: tuple[float, float]
+) -> None:
+    """Put the area of the myocardium into the curves, where the data have such a label."""
+    if myocardium is None:
+        _add_missing(curves, "myocardium_area_mm2", n_frames, "there is no myocardium label")
+    else:
+        _add_area(curves, "myocardium_area_mm2", myocardium, spacing_mm)
 
 
 def _add_long_axis(

@@ -104,23 +104,19 @@ class CSTM(MemoryNetwork):
         self.encoder = unet.get_submodule("encoder")
         self.decoder = unet.get_submodule("decoder")
         channels: list[int] = list(self.encoder.output_channels)  # type: ignore[arg-type]  # set by nnU-Net's encoders
-        strides: list[list[int]] = [list(stride) for stride in self.encoder.strides]  # type: ignore[union-attr, arg-type]
+        strides: list[list[int]] = [list(stride) for stride in self.encoder.strides]  # type: ignore[union-attr, arg-type]  # as above
         _check_stage(matching.stage, strides)
         self.matching = matching
         self.per_object = per_object
         self.scales = (matching.stage, matching.stage - 1)
         self.read_stages: tuple[int, ...] = self.scales
         self.keys = nn.ModuleList(_key_projection(channels[stage], matching.key_channels) for stage in self.scales)
-        mask_channels = 1 if per_object else int(self.decoder.num_classes)  # type: ignore[arg-type]
-        down = matching.stage + 1
-        self.values = ValueEncoder(
-            input_channels + mask_channels, channels[:down], strides[:down], matching.value_channels
-        )
-        self.projections = nn.ModuleList(
-            # No bias: what an empty memory recalls must add nothing.
-            nn.Conv2d(matching.value_channels, channels[stage], 1, bias=False)
-            for stage in self.scales
-        )
+        mask_channels = 1 if per_object else int(self.decoder.num_classes)  # type: ignore[arg-type]  # as above
+        down, seen = matching.stage + 1, input_channels + mask_channels
+        self.values = ValueEncoder(seen, channels[:down], strides[:down], matching.value_channels)
+        # No bias: what an empty memory recalls must add nothing.
+        recalled = (nn.Conv2d(matching.value_channels, channels[stage], 1, bias=False) for stage in self.scales)
+        self.projections = nn.ModuleList(recalled)
         zero_initialise(self.projections)
 
     def encode_key(self, frames: Tensor) -> tuple[list[Tensor], Scales]:

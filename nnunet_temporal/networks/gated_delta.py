@@ -1,6 +1,5 @@
 """Gated delta memory with key-pixel feature fusion, after GDKVM."""
 
-from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -10,11 +9,9 @@ from nnunet_temporal.networks.key_pixel_fusion import KeyPixelFusion
 from nnunet_temporal.networks.linear_recurrence import RECURRENCES
 from nnunet_temporal.networks.memory_gates import FrameProjection, MemoryGates, StateProjection
 from nnunet_temporal.networks.memory_ops import accumulation, hold_invalid_frames, implicit_transition, moments
-from nnunet_temporal.networks.memory_rules import MODES, UPDATES
+from nnunet_temporal.networks.memory_rules import DEFAULT_RULE, MODES, UPDATES, MemoryRule, check_option
 from nnunet_temporal.networks.product_inverse import inverse_by_products
 from nnunet_temporal.networks.temporal_module import TemporalModule, zero_initialise
-
-GATE_SOURCES = ("frame", "state")
 
 
 class GatedDeltaMemory(TemporalModule):
@@ -33,9 +30,7 @@ class GatedDeltaMemory(TemporalModule):
         heads: int = 4,
         key_size: int = 32,
         value_size: int = 32,
-        mode: str = "implicit",
-        update: str = "gated_delta",
-        gate_source: str = "frame",
+        rule: MemoryRule = DEFAULT_RULE,
         recurrence: str = "loop",
         feedback_classes: int = 0,
     ) -> None:
@@ -46,33 +41,27 @@ class GatedDeltaMemory(TemporalModule):
             heads: Number of heads.
             key_size: Key channels per head.
             value_size: Value channels per head.
-            mode: How frames are written, a key of ``memory_rules.MODES``.
-            update: Which parts of the gated delta rule there are, a key of ``memory_rules.UPDATES``.
-            gate_source: What gates are projected from, "frame" for all frames at once or "state" for one after another.
+            rule: How frames are written, and what the gates are projected from.
             recurrence: Form of the recurrence over time, a key of ``RECURRENCES``; gates from the state need "loop".
                 The loop is the default because on a CPU it is the fastest at every length and size.
             feedback_classes: Number of class probabilities, estimated here from the features, that values see too: the
                 parallel stand-in for GDKVM's value encoder, which sees the mask of the frame before. 0: none.
 
         Raises:
-            ValueError: An option is unknown, or the recurrence cannot be had with gates from the state.
+            ValueError: The recurrence is unknown, or cannot be had with gates from the state.
         """
         super().__init__()
-        _check("mode", mode, MODES)
-        _check("update", update, UPDATES)
-        _check("gate_source", gate_source, GATE_SOURCES)
-        _check("recurrence", recurrence, RECURRENCES if gate_source == "frame" else ("loop",))
-        self.heads, self.key_size, self.value_size, self.gate_source = heads, key_size, value_size, gate_source
-        self.mode, self.recurrence = MODES[mode], RECURRENCES[recurrence]
-        self.transition = self.mode.transition if UPDATES[update].erases else accumulation
+        check_option("recurrence", recurrence, RECURRENCES if rule.gate_source == "frame" else ("loop",))
+        self.heads, self.key_size, self.value_size, self.gate_source = heads, key_size, value_size, rule.gate_source
+        self.mode, self.recurrence = MODES[rule.mode], RECURRENCES[recurrence]
+        update, by_frame = UPDATES[rule.update], rule.gate_source == "frame"
+        self.transition = self.mode.transition if update.erases else accumulation
         self.key = KeyPixelFusion(channels, heads * key_size)
         self.log_sharpness = nn.Parameter(torch.zeros(heads, 1, 1)) if self.mode.softmax else None
         self.coarse = nn.Conv2d(channels, feedback_classes, 1) if feedback_classes else None
         self.value = nn.Conv2d(channels + feedback_classes, heads * value_size, 1)
         self.gates = MemoryGates(
-            heads,
-            UPDATES[update],
-            lambda: FrameProjection(channels, heads) if gate_source == "frame" else StateProjection(heads, value_size),
+            heads, update, lambda: FrameProjection(channels, heads) if by_frame else StateProjection(heads, value_size)
         )
         self.norm = nn.GroupNorm(heads, heads * value_size)
         self.projection = nn.Conv2d(heads * value_size, channels, 1)
@@ -130,8 +119,3 @@ class GatedDeltaMemory(TemporalModule):
             state = state @ transition + write
             states.append(state)
         return torch.stack(states, 1)
-
-
-def _check(name: str, value: str, known: Collection[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {sorted(known)}, got {value!r}")

@@ -1,6 +1,7 @@
 """The ways to write a frame into the key-value memory, and the rows of GDKVM's comparison of update rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -80,3 +81,37 @@ UPDATES = {
     "additive": Update(decays=False, gates_write=False, erases=False),
 }
 """The paper calls the rows GDR, b only, hard replace, a only and additive."""
+
+GATE_SOURCES = ("frame", "state")
+
+
+@dataclass(frozen=True)
+class MemoryRule:
+    """What a key-value memory does with a frame.
+
+    Attributes:
+        mode: How frames are written, a key of ``MODES``.
+        update: Which parts of the gated delta rule there are, a key of ``UPDATES``.
+        gate_source: What gates are projected from, "frame" for all frames at once or "state" for one after another.
+
+    Raises:
+        ValueError: One of them is unknown.
+    """
+
+    mode: str = "implicit"
+    update: str = "gated_delta"
+    gate_source: str = "frame"
+
+    def __post_init__(self) -> None:
+        check_option("mode", self.mode, MODES)
+        check_option("update", self.update, UPDATES)
+        check_option("gate_source", self.gate_source, GATE_SOURCES)
+
+
+def check_option(name: str, value: str, known: Collection[str]) -> None:
+    """Raise ValueError unless an option of this name has one of the known values."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {sorted(known)}, got {value!r}")
+
+
+DEFAULT_RULE = MemoryRule()

@@ -51,13 +51,18 @@ def scan(
 
     last = decayed[..., -1:]
     written = value.mT @ (key * (last - decayed).exp()[..., None])
-    kept = last.exp()[..., None]
+    before, state = _carry(last.exp()[..., None], written, state)
+    result = result + (query * decayed.exp()[..., None]) @ before.mT
+    return result.flatten(-3, -2)[..., :tokens, :], state
+
+
+def _carry(kept: Tensor, written: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the states before each of N chunks, (..., N, D_v, D_k), and the one after the last."""
     before = []
     for index in range(written.shape[-3]):
         before.append(state)
         state = kept[..., index, :, :] * state + written[..., index, :, :]
-    result = result + (query * decayed.exp()[..., None]) @ torch.stack(before, -3).mT
-    return result.flatten(-3, -2)[..., :tokens, :], state
+    return torch.stack(before, -3), state
 
 
 def hold_invalid_tokens(key: Tensor, log_decay: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from nnunet_temporal.report.colours import EXPERT_COLOUR, LABEL_COLOURS, Colour,
 from nnunet_temporal.report.curves import Curve
 from nnunet_temporal.report.segmented_study import SegmentedStack
 from nnunet_temporal.report.slice_mosaic import (
+    CropBox,
     crop_box,
     draw_outline,
     enlarge,
@@ -152,7 +153,7 @@ class Painter:
         return panel
 
     @cached_property
-    def _box(self):  # noqa: ANN202 - a CropBox
+    def _box(self) -> CropBox:
         return crop_box((self.stack.stack.prediction > 0) | (self.stack.truth > 0))
 
     @cached_property

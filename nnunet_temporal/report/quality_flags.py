@@ -19,7 +19,7 @@ FEWEST_PIXELS = 20
 """Jumps, parts and rings smaller than this are noise of the grid."""
 OPEN_SHARE = 0.15
 """A ring of which more than this share of the cavity's outline is not covered by the wall is broken."""
-LEAST_CONFIDENCE = 0.8
+LEAST_CONFIDENCE = 0.85
 EF_RANGE_PERCENT = (5.0, 80.0)
 EDV_RANGE_ML = (30.0, 450.0)
 STROKE_VOLUME_GAP_PERCENT = 50.0

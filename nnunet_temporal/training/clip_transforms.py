@@ -78,30 +78,11 @@ def clip_training_transforms(
         masked_channels: Image channels that the preprocessing normalised inside a nonzero mask.
         occluded_share: Share of the clips in which a place is hidden in some of the frames.
     """
-    radians = np.deg2rad(rotation_degrees)
     occlusion = RandomTransform(OccludeFrames(ignore_label), apply_probability=occluded_share)
     intensity: BasicTransform = ComposeTransforms([occlusion, *_intensity_transforms()])
     if masked_channels:
         intensity = KeepMaskedBackground(intensity, masked_channels)
-    transforms = [
-        Convert3DTo2DTransform(),
-        SpatialTransform(
-            patch_size,
-            patch_center_dist_from_border=0,
-            random_crop=False,
-            p_elastic_deform=0,
-            p_rotation=0.2,
-            rotation=(-radians, radians),
-            p_scaling=0.2,
-            scaling=(0.7, 1.4),
-            p_synchronize_scaling_across_axes=1,
-            bg_style_seg_sampling=False,
-            border_mode_seg="constant",
-            padding_value_seg=ignore_label,
-        ),
-        Convert2DTo3DTransform(),
-        intensity,
-    ]
+    transforms = [*_spatial_transforms(patch_size, rotation_degrees, ignore_label), intensity]
     if mirror_axes is not None:
         transforms.append(MirrorTransform(allowed_axes=mirror_axes))
     return ComposeTransforms(transforms + _target_transforms(deep_supervision_scales, ignore_label, regions))
@@ -123,6 +104,28 @@ def _target_transforms(
     if deep_supervision_scales is not None:
         transforms.append(DownsampleSegForDSTransform(ds_scales=deep_supervision_scales))
     return transforms
+
+
+def _spatial_transforms(
+    patch_size: tuple[int, int], rotation_degrees: float, ignore_label: int
+) -> list[BasicTransform]:
+    """nnU-Net's rotation and scaling, in plane and once per clip: its frames are channels of one image."""
+    radians = np.deg2rad(rotation_degrees)
+    spatial = SpatialTransform(
+        patch_size,
+        patch_center_dist_from_border=0,
+        random_crop=False,
+        p_elastic_deform=0,
+        p_rotation=0.2,
+        rotation=(-radians, radians),
+        p_scaling=0.2,
+        scaling=(0.7, 1.4),
+        p_synchronize_scaling_across_axes=1,
+        bg_style_seg_sampling=False,
+        border_mode_seg="constant",
+        padding_value_seg=ignore_label,
+    )
+    return [Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform()]
 
 
 def _intensity_transforms() -> list[BasicTransform]:

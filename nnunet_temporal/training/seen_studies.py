@@ -1,11 +1,11 @@
 """Which studies a trained 2D model has seen: what it goes on with must hold out the same ones."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_temporal.datasets.problems import listed
+from nnunet_temporal.datasets.splits_file import read_splits
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.sequences import Manifest
 from nnunet_temporal.training.stock_model import StockModel
@@ -38,10 +38,13 @@ def seen_cases(model: StockModel, fold: int, splits_file: Path) -> SeenCases:
         model: The trained model.
         fold: One of its folds.
         splits_file: ``splits_final.json`` of the model's own dataset; may be missing.
+
+    Raises:
+        InputError: The splits cannot be read.
     """
     held_out = model.validated_cases(fold)
     if splits_file.is_file():
-        splits = json.loads(splits_file.read_text(encoding="utf-8"))
+        splits = read_splits(splits_file)
         if fold < len(splits) and held_out in (set(), set(splits[fold]["val"])):
             return SeenCases(frozenset(splits[fold]["train"]), frozenset(splits[fold]["val"]), complete=True)
     folds = [other for other in model.folds() if isinstance(other, int)]
@@ -81,15 +84,19 @@ def check_study_fold(
             f"the 2D model holds out {len(swapped)} of the studies that this fold trains on: "
             f"{listed(swapped, _NAMED_AT_MOST)}. Scores of the two could not be compared. Give both the same folds"
         )
-    if assume_unseen:
-        return
+    if not assume_unseen:
+        _check_on_record(seen, trained | held_out, validation)
+
+
+def _check_on_record(seen: SeenCases, known: set[str], validation: set[str]) -> None:
+    """Raise InputError where the record leaves open whether the model has seen a study that is validated."""
     if not seen.complete:
         raise InputError(
             "nothing tells which cases the 2D model was trained on: its dataset has no splits_final.json in "
             "nnUNet_preprocessed that fits the validation in its folder, nor is every fold's validation there. Where "
             "you know that it has seen none of the studies validated here, add --assume_unseen"
         )
-    if not trained | held_out:
+    if not known:
         raise InputError(
             f"no case of the 2D model (such as {listed(sorted(seen.trained), 1)}) is named after a study of this "
             f"dataset (such as {listed(sorted(validation), 1)}), so it cannot be told whether they show the same "

@@ -122,7 +122,9 @@ class UnlabelledLoader(SequenceLoader):
         if pseudo_label is not None:
             pseudo, confidence, certainty = pseudo_label
             if pseudo.shape != segmentation.shape[1:]:
-                raise ValueError(f"{case}: pseudo-label {pseudo.shape} of a case {segmentation.shape[1:]} (T, Y, X)")
+                raise ValueError(
+                    f"{case}: found a pseudo-label of shape {pseudo.shape}, expected (T, Y, X) {segmentation.shape[1:]}"
+                )
             known = frames >= 0
             shown = frames[known]
             labels[0, known] = confident_labels(

@@ -1,4 +1,3 @@
-import argparse
 import json
 import warnings
 
@@ -9,6 +8,7 @@ from acdc_layout import mask_of, save_database
 from camus_files import save_camus, save_camus_mhd, save_split
 from mnms_layout import save_mnm2, save_open_dataset
 from nifti_movies import save_movie, save_nifti
+from verbs import run_verb
 
 from nnunet_temporal.commands import convert
 from nnunet_temporal.commands.converters import CONVERTERS
@@ -18,9 +18,7 @@ from nnunet_temporal.sequences import Manifest
 
 
 def run(*words):
-    parser = argparse.ArgumentParser()
-    convert.add_arguments(parser)
-    return convert.run(parser.parse_args([str(word) for word in words]))
+    return run_verb(convert, *words)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-import argparse
 import json
 import pickle
 
 import numpy as np
 import pytest
+from verbs import run_verb
 
 from nnunet_temporal.commands import ensemble
 from nnunet_temporal.errors import InputError
@@ -28,9 +28,7 @@ def models(tmp_path):
 
 
 def run(*words):
-    parser = argparse.ArgumentParser()
-    ensemble.add_arguments(parser)
-    return ensemble.run(parser.parse_args([str(word) for word in words]))
+    return run_verb(ensemble, *words)
 
 
 def test_two_models_become_one_folder_of_masks(models, tmp_path, capsys):

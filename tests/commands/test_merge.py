@@ -1,8 +1,7 @@
-import argparse
-
 import numpy as np
 import pytest
 from nifti_movies import save_movie
+from verbs import run_verb
 
 from nnunet_temporal.commands import merge
 from nnunet_temporal.datasets.image_io import write_sequence
@@ -11,9 +10,7 @@ from nnunet_temporal.inference.study import split_studies
 
 
 def run(*words):
-    parser = argparse.ArgumentParser()
-    merge.add_arguments(parser)
-    return merge.run(parser.parse_args([str(word) for word in words]))
+    return run_verb(merge, *words)
 
 
 def test_masks_are_merged_and_counted(tmp_path, capsys):

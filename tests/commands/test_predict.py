@@ -9,10 +9,10 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
+from challenge_road import grid, mask_paths, pixels
 from nifti_movies import save_nifti
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from phantom_dataset import movie
-from stock_matrix import grid, mask_paths, pixels
 from trained_models import TWO_CHANNELS, pooled_dice, write_model
 
 from nnunet_temporal.cli import main
@@ -69,6 +69,21 @@ def test_movies_are_split_predicted_and_merged_in_one_go(work):
 def test_one_movie_may_be_named(work):
     assert predict(work / "movies" / "a.nii.gz", work / "out")[0] == 0
     assert [path.name for path in mask_paths(work / "out")] == ["a.nii.gz"]
+
+
+def test_the_report_shows_what_was_predicted_by_which_model(work):
+    code, printed = predict(work / "movies", work / "out", "--report", work / "page.html")
+    assert code == 0, printed
+    page = (work / "page.html").read_text(encoding="utf-8")
+    assert page.count('<article class="study"') == 2
+    assert "nnUNetTrainerGDKVM / plans / 2dt, folds 0" in page
+    # The model says how sure it was, and untrained as it is, that was not much.
+    assert "low confidence" in page
+
+
+def test_a_part_of_the_input_gets_no_report(work):
+    code, printed = predict(work / "movies", work / "out", "--report", work / "page.html", "-num_parts", 2)
+    assert code != 0 and "--report: cannot show what other calls predict" in printed
 
 
 def test_a_broken_file_stops_nobody_and_is_listed(work):

@@ -1,8 +1,7 @@
-import argparse
-
 import numpy as np
 import pytest
 from nifti_movies import save_movie, save_nifti
+from verbs import run_verb
 
 from nnunet_temporal.commands import split
 from nnunet_temporal.datasets import nifti, sunnybrook
@@ -11,9 +10,7 @@ from nnunet_temporal.sequences import Manifest
 
 
 def run(*words):
-    parser = argparse.ArgumentParser()
-    split.add_arguments(parser)
-    return split.run(parser.parse_args([str(word) for word in words]))
+    return run_verb(split, *words)
 
 
 def test_a_file_is_split_and_the_next_commands_are_printed(tmp_path, capsys):

@@ -11,8 +11,8 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import torch
+from challenge_road import mask_paths
 from phantom_dataset import movie
-from stock_matrix import mask_paths
 from trained_models import write_model
 
 from nnunet_temporal.cli import main

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from small_unets import CLASSES, KINDS, assert_same_logits, frame_network, scales_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -13,31 +13,7 @@ from nnunet_temporal.networks.temporal_unet import FRAMES_PER_CHUNK, Clip
 
 SIZE = (16, 24)
 FRAMES = FRAMES_PER_CHUNK + 3
-CLASSES = 3
-KINDS = {"plain": PlainConvUNet, "residual": ResidualEncoderUNet}
 MODES = [False, True]
-
-
-def frame_network(kind="plain", channels=1, classes=CLASSES, deep_supervision=False, seed=0, strides=(1, 2, 2), wide=1):
-    torch.manual_seed(seed)
-    per_stage = "n_conv_per_stage" if kind == "plain" else "n_blocks_per_stage"
-    return KINDS[kind](
-        input_channels=channels,
-        n_stages=3,
-        features_per_stage=(4 * wide, 6 * wide, 8 * wide),
-        conv_op=nn.Conv2d,
-        kernel_sizes=3,
-        strides=strides,
-        num_classes=classes,
-        n_conv_per_stage_decoder=1,
-        conv_bias=True,
-        norm_op=nn.InstanceNorm2d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-        deep_supervision=deep_supervision,
-        **{per_stage: 1},
-    )
 
 
 def cstm(awake=True, stage=2, patch=4, top_k=3, memory_frames=2, per_object=False, channels=1, wide=1, **options):
@@ -66,14 +42,6 @@ def triplet(frames=3, decoded=None, padding=0, seed=1):
     valid[:, frames - padding :] = False
     decoded = torch.tensor([list(range(frames))] * 2 if decoded is None else decoded)
     return Clip(x, valid, decoded)
-
-
-def scales_of(logits):
-    return logits if isinstance(logits, list) else [logits]
-
-
-def assert_same_logits(ours, expected, tolerance=1e-5):
-    torch.testing.assert_close(scales_of(ours), scales_of(expected), atol=tolerance, rtol=0)
 
 
 @torch.no_grad()
@@ -353,13 +321,6 @@ def test_it_learns_to_follow_the_object_that_only_the_first_mask_tells():
         found = network.propagate(x, one_hot(labels[:, 0])).argmax(1)[:, 1:] == 1
     truth = labels[:, 1:] == 1
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
-
-
-@pytest.fixture
-def process_group(tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def test_distributed_training_needs_no_search_for_unused_parameters(process_group):

@@ -5,11 +5,12 @@ import pickle
 
 import pytest
 import torch
+from causal_modules import assert_chunks_agree_with_the_clip
 from torch import nn
 
-from nnunet_temporal.networks.gated_delta import GATE_SOURCES, GatedDeltaMemory
+from nnunet_temporal.networks.gated_delta import GatedDeltaMemory
 from nnunet_temporal.networks.linear_recurrence import RECURRENCES
-from nnunet_temporal.networks.memory_rules import MODES, UPDATES
+from nnunet_temporal.networks.memory_rules import GATE_SOURCES, MODES, UPDATES, MemoryRule
 
 CHANNELS, FRAMES = 8, 10
 FORMS = [
@@ -31,7 +32,8 @@ def name(options):
 def memory(awake=True, **options):
     """A small memory; ``awake`` gives what is zero at the start random weights, as training would."""
     torch.manual_seed(0)
-    module = GatedDeltaMemory(CHANNELS, heads=2, key_size=4, value_size=4, **options)
+    rule = MemoryRule(**{key: options.pop(key) for key in ("mode", "update", "gate_source") if key in options})
+    module = GatedDeltaMemory(CHANNELS, heads=2, key_size=4, value_size=4, rule=rule, **options)
     if awake:
         nn.init.normal_(module.projection.weight, std=0.5)
         for parameter_name, parameter in module.gates.named_parameters():
@@ -55,21 +57,13 @@ def test_an_untrained_memory_returns_its_input(options):
     assert torch.equal(memory(awake=False, **options)(x)[0], x)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("chunk", [1, 3])
 @pytest.mark.parametrize("options", FORMS + ABLATIONS, ids=name)
 def test_frame_by_frame_chunks_and_clip_agree(options, chunk):
-    module, x = memory(**options), features(size=size_for(options))
     valid = torch.ones(2, FRAMES, dtype=torch.bool)
     valid[1, 4] = False
-    state, parts = None, []
-    for part, valid_part in zip(x.split(chunk, 1), valid.split(chunk, 1), strict=True):
-        out, state = module(part, state, valid_part)
-        parts.append(out)
-    whole, last = module(x, None, valid)
-    assert (whole - x).abs().max() > 0.1
-    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-4, rtol=0)
-    torch.testing.assert_close(state, last, atol=1e-4, rtol=0)
+    x = features(size=size_for(options))
+    assert_chunks_agree_with_the_clip(memory(**options), x, chunk, valid, atol=1e-4, rtol=0)
 
 
 def outputs_and_gradients(module, x):

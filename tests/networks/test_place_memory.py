@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from causal_modules import assert_chunks_agree_with_the_clip
 from torch import nn
 
 from nnunet_temporal.networks.place_memory import PlaceMemory, attend_along_time
@@ -62,18 +63,9 @@ def test_untrained_it_returns_its_input():
     assert torch.equal(memory(awake=False)(x)[0], x)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("chunk", [1, 2, 4, FRAMES])
 def test_frame_by_frame_chunks_and_clip_agree(chunk):
-    module, x = memory(), features()
-    state, parts = None, []
-    for part in x.split(chunk, 1):
-        out, state = module(part, state)
-        parts.append(out)
-    whole, last = module(x)
-    assert (whole - x).abs().max() > 0.1
-    torch.testing.assert_close(torch.cat(parts, 1), whole)
-    torch.testing.assert_close(tuple(state), tuple(last))
+    assert_chunks_agree_with_the_clip(memory(), features(), chunk)
 
 
 @torch.no_grad()

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from nnunet_temporal.networks.gated_delta import GATE_SOURCES, GatedDeltaMemory
+from nnunet_temporal.networks.gated_delta import GatedDeltaMemory
 from nnunet_temporal.networks.memory_ops import LARGEST_WRITE_GATE, implicit_transition, moments, unit_norm
-from nnunet_temporal.networks.memory_rules import MODES, mean_per_direction
+from nnunet_temporal.networks.memory_rules import GATE_SOURCES, MODES, MemoryRule, mean_per_direction
 from nnunet_temporal.networks.product_inverse import inverse_by_products
 
 PIXELS = 400
@@ -76,7 +76,8 @@ def test_the_implicit_update_is_the_same_either_way():
 @pytest.mark.parametrize("mode", MODES)
 def test_a_memory_without_a_solver_answers_the_same(mode, gate_source):
     torch.manual_seed(0)
-    memory = GatedDeltaMemory(8, heads=2, key_size=4, value_size=4, mode=mode, gate_source=gate_source)
+    rule = MemoryRule(mode, gate_source=gate_source)
+    memory = GatedDeltaMemory(8, heads=2, key_size=4, value_size=4, rule=rule)
     with torch.no_grad():
         for parameter in memory.parameters():
             parameter += 0.3 * torch.randn_like(parameter)

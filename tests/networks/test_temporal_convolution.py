@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from causal_modules import assert_chunks_agree_with_the_clip
 from torch import nn
 from torch.nn import functional
 
@@ -47,18 +48,9 @@ def test_a_layer_is_torchs_depthwise_convolution_with_zeros_before_the_first_fra
     assert torch.equal(past, x[:, -2:])
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("chunk", [1, 2, 4, FRAMES])
 def test_frame_by_frame_chunks_and_clip_agree(chunk):
-    module, x = convolution(), features()
-    state, parts = None, []
-    for part in x.split(chunk, 1):
-        out, state = module(part, state)
-        parts.append(out)
-    whole, last = module(x)
-    assert (whole - x).abs().max() > 0.1
-    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=0)
-    torch.testing.assert_close(state, last, atol=1e-5, rtol=0)
+    assert_chunks_agree_with_the_clip(convolution(), features(), chunk, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from small_unets import CLASSES, KINDS, assert_same_logits, frame_network, scales_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,30 +15,6 @@ from nnunet_temporal.networks.unreliable_pixels import UnreliablePixelAttention
 
 SIZE = (16, 12)
 FRAMES = FRAMES_PER_CHUNK + 3
-CLASSES = 3
-KINDS = {"plain": PlainConvUNet, "residual": ResidualEncoderUNet}
-
-
-def frame_network(kind="plain", channels=1, classes=CLASSES, deep_supervision=False, seed=0):
-    torch.manual_seed(seed)
-    per_stage = "n_conv_per_stage" if kind == "plain" else "n_blocks_per_stage"
-    return KINDS[kind](
-        input_channels=channels,
-        n_stages=3,
-        features_per_stage=(4, 6, 8),
-        conv_op=nn.Conv2d,
-        kernel_sizes=3,
-        strides=(1, 2, 2),
-        num_classes=classes,
-        n_conv_per_stage_decoder=1,
-        conv_bias=True,
-        norm_op=nn.InstanceNorm2d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-        deep_supervision=deep_supervision,
-        **{per_stage: 1},
-    )
 
 
 def temporal_unet(awake=True, context_gradient=False, watch_first=False, **options):
@@ -100,15 +76,6 @@ def clip_of(frames, decoded, padding=0):
     valid = torch.ones(frames.shape[0], frames.shape[2], dtype=torch.bool)
     valid[:, frames.shape[2] - padding :] = False
     return Clip(frames, valid, torch.tensor(decoded))
-
-
-def scales_of(logits):
-    return logits if isinstance(logits, list) else [logits]
-
-
-def assert_same_logits(ours, expected, tolerance=1e-5):
-    assert isinstance(ours, list) == isinstance(expected, list)
-    torch.testing.assert_close(scales_of(ours), scales_of(expected), atol=tolerance, rtol=0)
 
 
 @torch.no_grad()
@@ -265,13 +232,6 @@ def test_every_temporal_parameter_learns_once_the_projection_has_left_zero(watch
         train_once(network, clip_of(movie(5), [[1, 3]] * 2))
     still = [name for name, parameter in network.temporal.named_parameters() if parameter.grad.abs().max() == 0]
     assert still == []
-
-
-@pytest.fixture
-def process_group(tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(("context_gradient", "watch_first"), [(False, False), (True, False), (False, True)])

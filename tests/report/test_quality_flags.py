@@ -78,7 +78,7 @@ def test_frames_that_the_model_was_not_sure_of():
     confidence = np.array([[0.9], [0.55], [np.nan], [0.79]])
     (flag,) = flags_of(STILL, confidence)
     assert flag.title == "low confidence"
-    assert (flag.frames, flag.detail) == ((1, 3), "down to 0.55, below 0.8")
+    assert (flag.frames, flag.detail) == ((1, 3), "down to 0.55, below 0.85")
 
 
 def test_an_implausible_ejection_fraction_is_one_of_the_whole_study():

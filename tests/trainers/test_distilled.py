@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from challenge_road import mask_paths, pixels
 from command_workspace import ON_CPU
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from phantom_dataset import PLANS, make_trainer
 from semi_supervised import make_regions, parameters, quietly
-from stock_matrix import mask_paths, pixels
 from test_methods import NUMBER, prepare
 from torch.nn import functional
 
@@ -241,8 +241,8 @@ def test_a_checkpoint_holds_the_student_alone_and_predicts_without_teachers(phan
         with pytest.raises(InputError, match="Train them first"):
             validated.on_train_start()
     mean = SequencePredictor.from_model_folder(Path(trainer.output_folder_base), ["all"], torch.device("cpu"))
-    masks, _ = mean.predict(np.random.default_rng(0).normal(100, 20, (4, 40, 36)).astype(np.float32), (1.25, 1.25))
-    assert masks.shape == (4, 40, 36)
+    image = np.random.default_rng(0).normal(100, 20, (4, 40, 36)).astype(np.float32)
+    assert mean.predict(image, (1.25, 1.25)).masks.shape == (4, 40, 36)
 
 
 def test_a_student_of_one_fold_says_that_its_scores_are_too_good(phantom):

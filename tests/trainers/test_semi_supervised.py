@@ -30,6 +30,7 @@ from nnunet_temporal.trainers.mssnet import nnUNetTrainerMSSNet
 from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNet
 from nnunet_temporal.trainers.semi_supervised import SemiSupervised
 from nnunet_temporal.trainers.temporal_semi import nnUNetTrainerTemporalSemi
+from nnunet_temporal.training.augmenter import start_augmenter
 from nnunet_temporal.training.semi_supervised_logger import AGREEMENT
 from nnunet_temporal.training.unlabelled_schedule import UnlabelledSchedule
 from nnunet_temporal.training.window_losses import LOSSES
@@ -94,7 +95,7 @@ def test_unlabelled_batches_that_weigh_nothing_change_nothing(phantom, factor):
         return lambda output, target: factor * loss(output, target)
 
     trainer, twin = started(phantom, nnUNetTrainerSilent, epochs=1000), twin_after(phantom, nnUNetTrainerSilent, 0)
-    trainer.dataloader_unlabelled = trainer._start(trainer._unlabelled_loader(), 0)
+    trainer.dataloader_unlabelled = start_augmenter(trainer._unlabelled_loader(), 0, trainer.device)
     for each in (trainer, twin):
         each.loss = enlarged(each.loss)
         take_steps(each, 2)

@@ -147,24 +147,18 @@ class Heartbeat:
             raise ValueError(f"jitter must be in [0, {MAX_JITTER:g}], got {jitter}")
         _check_range("frames_per_cycle_range", frames_per_cycle_range, MIN_FRAMES_PER_CYCLE)
         _check_range("beats_range", beats_range, MIN_BEATS)
-        frames_per_cycle = float(np.exp(rng.uniform(*np.log(frames_per_cycle_range))))
+        closes = beats_range == (1, 1)
+        frames_per_cycle = _draw_frames_per_cycle(rng, frames_per_cycle_range, whole=closes)
         beats = float(rng.uniform(*beats_range))
-        if beats_range == (1, 1):
-            frames_per_cycle = float(np.clip(round(frames_per_cycle), *_whole_numbers_in(frames_per_cycle_range)))
+        jitter = 0.0 if closes else jitter
         cycle_s = float(rng.uniform(*_CYCLE_S_RANGE))
-        # The last phase that is still nearest to a frame of this sequence; ES must not lie behind it.
-        in_view = (max(1, round(frames_per_cycle * beats)) - 0.5) / frames_per_cycle
-        is_irregular = jitter > 0 and beats_range != (1, 1)
-        if is_irregular:
-            # In a short beat the last frame, rounded away, may hold this much more.
-            in_view -= 1 / ((1 - jitter) * frames_per_cycle)
+        in_view = _last_phase_in_view(frames_per_cycle, beats, jitter)
         share = _SYSTOLE_S / cycle_s + rng.uniform(*_SYSTOLE_SHARE_OFFSET_RANGE)
         share = float(min(np.clip(share, *_SYSTOLE_SHARE_RANGE), 0.99 * in_view))
         ef_percent = float(rng.uniform(*_EF_PERCENT_RANGE))
         start_phase = -float(rng.uniform(0.0, min(0.99 * in_view - share, 1.0)))
-        # Nothing is drawn for a regular heart, so that its seeds keep their meaning.
-        lengths = rng.uniform(1 - jitter, 1 + jitter, math.ceil(beats) + 1).tolist() if is_irregular else ()
-        return cls(frames_per_cycle, beats, ef_percent, share, cycle_s, start_phase, tuple(lengths))
+        lengths = _draw_beat_lengths(rng, beats, jitter)
+        return cls(frames_per_cycle, beats, ef_percent, share, cycle_s, start_phase, lengths)
 
     def _frame_after(self, beats: float) -> float:
         """Return the frame, not rounded, that is this many beats after the first one."""
@@ -204,10 +198,25 @@ def _smooth_step(share: np.ndarray) -> np.ndarray:
     return share * share * (3 - 2 * share)
 
 
-def _whole_numbers_in(limits: tuple[float, float]) -> tuple[int, int]:
-    low, high = limits
+def _last_phase_in_view(frames_per_cycle: float, beats: float, jitter: float) -> float:
+    """Return the phase, from the first frame on, that is the last one nearest to a frame; ES must not lie behind it."""
+    in_view = (max(1, round(frames_per_cycle * beats)) - 0.5) / frames_per_cycle
+    # In a short beat the last frame, rounded away, may hold this much more.
+    return in_view - 1 / ((1 - jitter) * frames_per_cycle) if jitter else in_view
+
+
+def _draw_beat_lengths(rng: np.random.Generator, beats: float, jitter: float) -> tuple[float, ...]:
+    # Nothing is drawn for a regular heart, so that its seeds keep their meaning.
+    return tuple(rng.uniform(1 - jitter, 1 + jitter, math.ceil(beats) + 1).tolist()) if jitter else ()
+
+
+def _draw_frames_per_cycle(rng: np.random.Generator, limits: tuple[float, float], *, whole: bool) -> float:
+    drawn = float(np.exp(rng.uniform(*np.log(limits))))
+    if not whole:
+        return drawn
     # A range without a whole number gives the next one above it.
-    return math.ceil(low), max(math.ceil(low), math.floor(high))
+    lowest = math.ceil(limits[0])
+    return float(np.clip(round(drawn), lowest, max(lowest, math.floor(limits[1]))))
 
 
 def _check_range(name: str, limits: tuple[float, float], minimum: float) -> None:

@@ -74,7 +74,7 @@ class StudyJob(MovieJob):
         with_probabilities: bool,
         clock: StageClock,
     ) -> dict[int | None, Prediction]:
-        """Propagate masks through all slices, and write what is known of each frame's."""
+        """Propagate masks through all slices, and write what is known of each frame's; never with probabilities."""
         numbered = {z or 0: sequence for z, sequence in slices.items()}
         found = predictor.segment(numbered, reading.seeds, ed=self.ed, cyclic=self.cyclic, clock=clock)
         with clock.stage("write"):

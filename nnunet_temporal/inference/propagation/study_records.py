@@ -65,7 +65,7 @@ def read_records(file: Path) -> list[FrameRecord]:
                 int(line["slice"]),
                 int(line["frame"]),
                 line["region"],  # type: ignore[arg-type]  # as it was written
-                line["origin"],  # type: ignore[arg-type]
+                line["origin"],  # type: ignore[arg-type]  # as above
                 *(number(line[name]) for name in ("confidence", "agreement", "jump_px")),
             )
             for line in csv.DictReader(content)

@@ -8,6 +8,7 @@ from trained_models import PATCH, write_model
 from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.model_folder import TrainedModel
+from nnunet_temporal.inference.propagation import study_start
 from nnunet_temporal.inference.propagation.route import Place
 from nnunet_temporal.inference.propagation.row_pass import RowPass
 from nnunet_temporal.inference.propagation.study_predictor import PropagationOptions, StudyPredictor
@@ -108,3 +109,11 @@ def test_a_long_movie_is_not_remembered_longer_than_it_is_recalled(cyclic, folde
 def test_seeds_that_do_not_fit_are_refused(seeds, message, folder):
     with pytest.raises(InputError, match=message):
         predict(folder, study(3, 2), seeds)
+
+
+def test_nothing_is_looked_at_where_masks_and_regions_are_given(folder, monkeypatch):
+    monkeypatch.setattr(study_start, "look_around", None)
+    told = PropagationOptions(StartOptions(apex_at="last", regions=(1, 1, 1)))
+    predictor = StudyPredictor.from_model_folder(folder, options=told)
+    found = predictor.predict(study(2, 3), PIXEL_MM, {Place(1, 0): drawn()})
+    assert found.regions.names == ("base", "middle", "apex")

@@ -1,0 +1,107 @@
+"""``predict_best``: one model or two, averaged and postprocessed, and what later commands find beside the masks."""
+
+import pickle
+
+import numpy as np
+import pytest
+from challenge_road import check_grids, mask_paths, pixels
+from nifti_movies import save_nifti
+from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from phantom_dataset import movie
+from trained_models import write_model
+
+from nnunet_temporal.cli import main
+from nnunet_temporal.inference.best_choice import Choice
+from nnunet_temporal.inference.prediction_record import read_record
+from nnunet_temporal.inference.study import merge_studies, split_studies
+from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
+
+STOCK, GDKVM = "nnUNetTrainer__plans__2d", "nnUNetTrainerGDKVM__plans__2dt"
+LARGEST = {"labels_or_regions": [1, 2]}
+
+
+@pytest.fixture
+def work(nnunet_folders, tmp_path):
+    """Write two models and a study of two sequences; return the folder with the sequences."""
+    results = nnunet_folders.results / "Dataset777_Phantom"
+    write_model(results / STOCK, nnUNetTrainer, configuration="2d", folds=(0, 1))
+    write_model(results / GDKVM, nnUNetTrainerGDKVM, folds=(0, 1))
+    on_disk = movie(4, seed=1).transpose(3, 2, 1, 0)
+    split_studies([save_nifti(tmp_path / "a.nii.gz", on_disk, zooms=(1.25, 1.5, 8.0, 0.03))], tmp_path / "sequences")
+    return tmp_path
+
+
+def choose(work, *models, functions=(), options=()):
+    """Keep a choice of models, and a postprocessing."""
+    (work / "pp.pkl").write_bytes(pickle.dumps((list(functions), list(options))))
+    folder = work / "nnUNet_results" / "Dataset777_Phantom" / "best"
+    Choice(list(models), [0, 1], 0.5, 0.5).write(folder, work / "pp.pkl")
+
+
+def predict_best(work, output="masks"):
+    words = ("-i", work / "sequences", "-o", work / output, "-d", 777, "-device", "cpu")
+    return main(["predict_best", *map(str, words)])
+
+
+def test_one_chosen_model_predicts_as_predict_does(work):
+    choose(work, GDKVM)
+    assert predict_best(work) == 0
+    words = ("-i", work / "sequences", "-o", work / "alone", "-d", 777, "-tr", "nnUNetTrainerGDKVM", "-p", "plans")
+    assert main(["predict", *map(str, words), "-device", "cpu"]) == 0
+    check_grids(work / "sequences", work / "masks")
+    for path in mask_paths(work / "alone"):
+        np.testing.assert_array_equal(pixels(work / "masks" / path.name), pixels(path))
+    assert not list(work.rglob("*.npz"))
+
+
+def test_two_chosen_models_are_averaged_and_postprocessed(work):
+    largest = remove_all_but_largest_component_from_segmentation
+    choose(work, STOCK, GDKVM, functions=[largest], options=[LARGEST])
+    assert predict_best(work) == 0
+    before, changed = work / "masks" / "before_postprocessing", 0
+    for path in mask_paths(work / "masks"):
+        files = [before / model / path.name.replace(".nii.gz", ".npz") for model in (STOCK, GDKVM)]
+        parts = [np.load(file)["probabilities"] for file in files]
+        mean = pixels(before / "mean" / path.name)
+        np.testing.assert_array_equal(mean, ((parts[0] + parts[1]) / 2).argmax(0))
+        expected = largest(mean, **LARGEST)
+        np.testing.assert_array_equal(pixels(path), expected)
+        changed += np.count_nonzero(expected != mean)
+    assert changed
+
+
+def test_later_commands_find_what_they_need_beside_the_masks(work):
+    choose(work, STOCK, GDKVM)
+    assert predict_best(work) == 0
+    (merged,) = merge_studies(work / "masks", work / "merged")
+    assert pixels(merged).shape == (4, 2, 40, 36)
+    record = read_record(work / "masks")
+    assert record["dataset"] == "Dataset777_Phantom" and record["folds"] == [0, 1]
+    assert record["trainer"] == f"{STOCK} and {GDKVM}"
+    assert {"dataset.json", "plans.json"} < {path.name for path in (work / "masks").iterdir()}
+
+
+def test_a_sequence_that_cannot_be_read_ends_it_without_masks(work, capsys):
+    choose(work, STOCK, GDKVM)
+    (work / "sequences" / "a_z01_0000.nii.gz").write_bytes(b"broken")
+    assert predict_best(work) == 1
+    assert "a_z01" in capsys.readouterr().err
+    assert not mask_paths(work / "masks")
+
+
+def test_nothing_is_predicted_without_a_choice_or_without_sequences(work, capsys):
+    assert predict_best(work) == 2
+    assert "'nnunet_temporal find_best_configuration' writes it" in capsys.readouterr().err
+    choose(work, GDKVM)
+    for image in mask_paths(work / "sequences"):
+        image.rename(image.with_name(image.name.replace("_0000", "")))
+    assert predict_best(work) == 2
+    assert "make them of movies with 'nnunet_temporal split'" in capsys.readouterr().err
+    assert not (work / "masks").exists()
+
+
+def test_a_chosen_model_that_was_left_behind_is_named(work, capsys):
+    choose(work, "nnUNetTrainerCSTM__plans__2dt")
+    assert predict_best(work) == 2
+    assert "nnUNetTrainerCSTM__plans__2dt: expected the folder of a trained model" in capsys.readouterr().err
