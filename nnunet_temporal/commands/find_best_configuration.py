@@ -5,7 +5,6 @@ The function behind it takes a list of models, and this verb gives it one, after
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 
 from nnunet_temporal.commands.trained_model import results_folder
 from nnunet_temporal.datasets.problems import apply_to_all, listed
-from nnunet_temporal.datasets.raw_writer import SPLITS_NAME
+from nnunet_temporal.datasets.splits_file import SPLITS_NAME, read_splits
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.best_choice import Choice
 from nnunet_temporal.training.stock_model import StockModel
@@ -66,14 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
     choice.write(results / BEST, Path(found["best_model_or_ensemble"]["postprocessing_file"]))
     print(f"\nChosen: {' and '.join(choice.models)}")
     print(f"  Dice of the cross-validation {choice.dice:.4f}, with postprocessing {choice.dice_postprocessed:.4f}")
-    print(f"All of the above in one step:\n  nnunet_temporal predict_best -i SEQUENCES -o MASKS -d {arguments.d}")
+    if all(len(StockModel.read(results / name).configuration["spacing"]) == 2 for name in choice.models):
+        print(f"All of the above in one step:\n  nnunet_temporal predict_best -i SEQUENCES -o MASKS -d {arguments.d}")
+    else:
+        print("Predict by nnU-Net's commands above: 'nnunet_temporal predict_best' is for models that work on frames")
     return 0
 
 
 def _all_folds(splits_file: Path) -> list[int]:
     if not splits_file.is_file():
         raise InputError(f"{splits_file}: is missing, so the folds are unknown; name them with -f")
-    return list(range(len(json.loads(splits_file.read_text(encoding="utf-8")))))
+    return list(range(len(read_splits(splits_file))))
 
 
 def _complete_models(results: Path, folds: Sequence[int]) -> list[str]:

@@ -25,12 +25,12 @@ from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.evaluation.label_scheme import label_scheme_of
 from nnunet_temporal.inference.batch import Outcome, predict_jobs, show_progress
+from nnunet_temporal.inference.confidence import FRAMES_ENDING
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.movie_jobs import InKindJob
 from nnunet_temporal.inference.pipeline import StageClock
 from nnunet_temporal.inference.prediction_jobs import Job, SequenceJob, find_jobs
 from nnunet_temporal.inference.prediction_record import write_record
-from nnunet_temporal.inference.propagation.study_job import FRAMES_ENDING
 from nnunet_temporal.inference.propagation.study_predictor import StudyPredictor
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
@@ -107,9 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     _write_record(arguments, folder, model)
     if not is_movies:
         write_json({"list_of_lists_or_source_folder": str(arguments.i.resolve())}, output / PREDICTION_ARGUMENTS)
-    jobs = jobs[arguments.part_id :: arguments.num_parts]
-    if arguments.continue_prediction:
-        jobs = [job for job in jobs if not job.is_done(arguments.save_probabilities)]
+    part = jobs[arguments.part_id :: arguments.num_parts]
+    jobs = [job for job in part if not (arguments.continue_prediction and job.is_done(arguments.save_probabilities))]
     start = time.perf_counter()
     problems = show_progress(predict(jobs), len(jobs))
     print(f"{len(jobs) - len(problems)} files predicted in {time.perf_counter() - start:.1f} s, masks in {output}")
@@ -119,10 +118,10 @@ def run(arguments: argparse.Namespace) -> int:
         print("Seconds by stage, which overlap: files are read and frames resampled while the network runs")
         print(*(f"  {stage:<12} {seconds:8.2f} s" for stage, seconds in clock.seconds.items()), sep="\n")
     _print_remarks(jobs)
-    if arguments.report is not None and len(problems) < len(jobs):
-        make_report(ReportRequest(arguments.i, output, None, arguments.report))
     if problems:
         print(f"{len(problems)} could not be predicted:", *problems, sep="\n  - ", file=sys.stderr)
+    if arguments.report is not None and any(job.is_done(False) for job in part):
+        make_report(ReportRequest(arguments.i, output, None, arguments.report))
     return 1 if problems else 0
 
 

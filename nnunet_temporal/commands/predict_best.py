@@ -1,7 +1,6 @@
 """``nnunet_temporal predict_best``: new sequences by the models that were chosen, averaged and postprocessed."""
 
 import argparse
-import pickle
 import shutil
 from pathlib import Path
 
@@ -12,17 +11,22 @@ from tqdm import tqdm
 from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.commands import predict
 from nnunet_temporal.commands.find_best_configuration import BEST
-from nnunet_temporal.commands.trained_model import results_folder
-from nnunet_temporal.datasets.image_io import find_niftis
+from nnunet_temporal.commands.trained_model import model_folder, results_folder
+from nnunet_temporal.datasets.image_io import find_niftis, nifti_name
+from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.inference.best_choice import Choice, read_choice
+from nnunet_temporal.inference.best_choice import Choice, Postprocessing, read_choice
+from nnunet_temporal.inference.confidence import remove_confidence
 from nnunet_temporal.inference.ensemble import ensemble_folders
+from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.prediction_record import write_record
 from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
 
 HELP = "Predict sequences by what find_best_configuration chose: its models, their mean, its postprocessing."
 
-_BEFORE = "before_postprocessing"
+_BEFORE, _MEAN = "before_postprocessing", "mean"
+_FIRST_CHANNEL = "_0000.nii.gz"
+_NAMED_AT_MOST = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,22 +49,26 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict by each model, average, postprocess.
 
     Returns:
-        The exit code, 1 when any sequence failed; there are no masks then but those of single models.
+        The exit code, 1 when any sequence failed; no masks are written then but those of single models.
     """
     choice, postprocessing = read_choice(results_folder(arguments.d) / BEST)
-    if not arguments.i.is_dir() or not any(arguments.i.glob("*_0000.nii.gz")):
+    if not arguments.i.is_dir() or not any(arguments.i.glob(f"*{_FIRST_CHANNEL}")):
         raise InputError(
             f"-i {arguments.i}: found no sequences CASE_0000.nii.gz; make them of movies with 'nnunet_temporal split'"
         )
     before = arguments.o / _BEFORE
     members = [before / model for model in choice.models]
-    for model, folder in zip(choice.models, members, strict=True):
+    _check_folders([arguments.o, before / _MEAN, *members], arguments.i)
+    calls = [_call(model, folder, choice, arguments) for model, folder in zip(choice.models, members, strict=True)]
+    for call in calls:
+        TrainedModel.read(model_folder(call), call.f)  # or the second one would be missed after hours
+    for model, call in zip(choice.models, calls, strict=True):
         print(f"{model}, folds {' '.join(map(str, choice.folds))}")
-        if code := _predict(model, folder, choice, arguments):
+        if code := predict.run(call):
             return code
     averaged = members[0]
     if len(members) > 1:
-        averaged = before / "mean"
+        averaged = before / _MEAN
         ensemble_folders(members, averaged)
     masks = _postprocess(averaged, arguments.o, postprocessing)
     write_record(
@@ -74,21 +82,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _predict(model: str, output: Path, choice: Choice, arguments: argparse.Namespace) -> int:
-    """Run the verb ``predict``; return its exit code."""
+def _check_folders(folders: list[Path], sequences: Path) -> None:
+    """Refuse masks of other sequences: they would be averaged and postprocessed as if they had just been predicted."""
+    cases = {path.name.removesuffix(_FIRST_CHANNEL) for path in sequences.glob(f"*{_FIRST_CHANNEL}")}
+    for folder in folders:
+        masks = find_niftis(folder) if folder.is_dir() else []
+        if strangers := sorted({*map(nifti_name, masks), *(file.stem for file in folder.glob("*.npz"))} - cases):
+            raise InputError(
+                f"{folder}: holds masks of sequences that {sequences} has not: {listed(strangers, _NAMED_AT_MOST)}; "
+                "choose another -o, or remove them"
+            )
+
+
+def _call(model: str, output: Path, choice: Choice, arguments: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments of the verb ``predict`` for one model."""
     trainer, plans, configuration = model.split("__")
     words = ["-i", arguments.i, "-o", output, "-d", arguments.d, "-tr", trainer, "-p", plans, "-c", configuration]
     words += ["-device", arguments.device, *(["--tta"] if arguments.tta else [])]
     words += ["--save_probabilities"] if len(choice.models) > 1 else []
     parser = argparse.ArgumentParser()
     predict.add_arguments(parser)
-    return predict.run(parser.parse_args([*map(str, words), "-f", *map(str, choice.folds)]))
+    return parser.parse_args([*map(str, words), "-f", *map(str, choice.folds)])
 
 
-def _postprocess(source: Path, output: Path, postprocessing: Path) -> list[Path]:
+def _postprocess(source: Path, output: Path, postprocessing: Postprocessing) -> list[Path]:
     """Write the masks in ``source`` into ``output``, postprocessed by nnU-Net, with all that later commands ask for."""
-    # As nnU-Net stores it: functions, and the arguments of each.
-    functions, options = pickle.loads(postprocessing.read_bytes())
     reader_writer = PlansManager(str(source / "plans.json")).image_reader_writer_class()
     for name in ("dataset.json", "plans.json", PREDICTION_ARGUMENTS):
         with atomic_path(output / name) as temporary:
@@ -96,6 +114,7 @@ def _postprocess(source: Path, output: Path, postprocessing: Path) -> list[Path]
     masks = []
     for file in tqdm(find_niftis(source), desc="Postprocessing", unit="file"):
         masks.append(output / file.name)
+        remove_confidence(output, nifti_name(file))
         with atomic_path(masks[-1]) as temporary:
-            load_postprocess_save(str(file), str(temporary), reader_writer, functions, options)
+            load_postprocess_save(str(file), str(temporary), reader_writer, *postprocessing)
     return masks

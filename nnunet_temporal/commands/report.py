@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--movies", type=Path, metavar="DIR", help="also write an overlay movie of every study into this folder")
     add("--movie-format", choices=MOVIE_FORMATS, default=MOVIE_FORMATS[0], help="default: %(default)s; mp4 needs PyAV")
     add("-djfile", type=Path, metavar="FILE", help="dataset.json (default: in or above MASKS, TRUTH or IMAGES)")
-    add("-manifest", type=Path, metavar="FILE", help=f"{MANIFEST_NAME} (default: in or above IMAGES, MASKS or TRUTH)")
+    add("-manifest", type=Path, metavar="FILE", help=f"{MANIFEST_NAME} (default: in or above MASKS, TRUTH or IMAGES)")
     add_role_argument(parser)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from nnunet_temporal.inference.confidence import CONFIDENCE_ENDING, write_confidence
+from nnunet_temporal.inference.confidence import CONFIDENCE_ENDING, remove_confidence, write_confidence
 from nnunet_temporal.inference.pipeline import StageClock, ahead
 from nnunet_temporal.inference.prediction_jobs import Job, Predictor, Reading
 from nnunet_temporal.inference.preparation import PreparedSequence
@@ -93,6 +93,7 @@ def _read_all(predictor: Predictor, jobs: Sequence[Job], clock: StageClock) -> I
 def _predict(predictor: Predictor, job: Job, read: _Read, with_probabilities: bool, clock: StageClock) -> int:
     """Predict and write one job; return its number of frames, over all slices."""
     reading, prepared = read
+    remove_confidence(job.folder, job.name)
     predictions = job.predict(predictor, reading, prepared, with_probabilities=with_probabilities, clock=clock)
     with clock.stage("write"):
         # Before the masks, which tell that a job is done.

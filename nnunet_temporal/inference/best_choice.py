@@ -1,16 +1,22 @@
 """Which models predict new studies: what was chosen on a cross-validation, kept so that it can move with the models."""
 
+import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from nnunetv2.postprocessing import remove_connected_components
 
 from nnunet_temporal.atomic import atomic_path, read_json_object, write_json
 from nnunet_temporal.errors import InputError
 
 _CHOICE, _POSTPROCESSING = "choice.json", "postprocessing.pkl"
 _AGAIN = "Choose again with 'nnunet_temporal find_best_configuration', or copy the folder again."
+
+Postprocessing = tuple[list[Callable[..., Any]], list[dict[str, Any]]]
+"""As nnU-Net stores it: functions, and the arguments of each."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,22 @@ class Choice:
         write_json(asdict(self), folder / _CHOICE)
 
 
-def read_choice(folder: Path) -> tuple[Choice, Path]:
+class _Unpickler(pickle.Unpickler):
+    """Reads nnU-Net's postprocessing and nothing else, since a pickle may have any code run."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as it is declared there
+        """Return the one function that nnU-Net stores."""
+        known = remove_connected_components.remove_all_but_largest_component_from_segmentation
+        if (module, name) != (known.__module__, known.__name__):
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no postprocessing of nnU-Net")
+        return known
+
+
+def read_choice(folder: Path) -> tuple[Choice, Postprocessing]:
     """Read what :meth:`Choice.write` wrote.
 
     Returns:
-        The choice, and the ``postprocessing.pkl`` that belongs to it.
+        The choice, and the postprocessing that belongs to it.
 
     Raises:
         InputError: There is none, or it is damaged.
@@ -68,4 +85,14 @@ def read_choice(folder: Path) -> tuple[Choice, Path]:
         choice = Choice(**read_json_object(folder / _CHOICE, _AGAIN))
     except TypeError as error:
         raise InputError(f"{folder / _CHOICE}: is no choice of models ({error}). {_AGAIN}") from error
-    return choice, folder / _POSTPROCESSING
+    return choice, _read_postprocessing(folder / _POSTPROCESSING)
+
+
+def _read_postprocessing(file: Path) -> Postprocessing:
+    try:
+        with file.open("rb") as content:
+            functions, options = _Unpickler(content).load()
+    # A damaged pickle raises whatever its bytes happen to mean.
+    except Exception as error:
+        raise InputError(f"{file}: cannot be read as a postprocessing of nnU-Net: {error!r}. {_AGAIN}") from error
+    return functions, options

@@ -13,6 +13,8 @@ from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.errors import InputError
 
 CONFIDENCE_ENDING = "_confidence.csv"
+FRAMES_ENDING = "_frames.csv"
+"""Of the file that a propagation writes instead, which says more."""
 _COLUMNS = ("slice", "frame", "confidence")
 
 
@@ -48,6 +50,12 @@ def write_confidence(confidence: Mapping[int | None, np.ndarray], file: Path) ->
         for z, frames in confidence.items():
             for frame, value in enumerate(frames.tolist()):
                 writer.writerow(("" if z is None else z, frame, "" if math.isnan(value) else f"{value:.4f}"))
+
+
+def remove_confidence(folder: Path, name: str) -> None:
+    """Remove what is known of earlier masks of this name, which others are about to replace, whatever made these."""
+    for ending in (CONFIDENCE_ENDING, FRAMES_ENDING):
+        (folder / f"{name}{ending}").unlink(missing_ok=True)
 
 
 def read_confidence(file: Path) -> dict[int | None, np.ndarray]:

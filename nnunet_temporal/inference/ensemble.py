@@ -16,6 +16,8 @@ from tqdm import tqdm
 from nnunet_temporal.atomic import atomic_path
 from nnunet_temporal.datasets.problems import apply_to_all, listed
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.inference.confidence import remove_confidence
+from nnunet_temporal.inference.prediction_record import RECORD_NAME
 from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
 
 # Files of nnU-Net. Of the record of a prediction, merging needs to know which sequences were predicted.
@@ -68,12 +70,15 @@ def ensemble_folders(
     for name in (_DATASET, _PLANS, PREDICTION_ARGUMENTS):
         if (first.folder / name).is_file():
             _copy(first.folder / name, output / name)
+    # Of whatever predicted into this folder before.
+    (output / RECORD_NAME).unlink(missing_ok=True)
     reader_writer = plans.image_reader_writer_class()
     masks = []
     for case in tqdm(sorted(first.files), desc="Averaging", unit="case"):
         mean = mean_probabilities([member.files[case] for member in members])
         geometry = first.files[case].with_suffix(".pkl")
         masks.append(output / f"{case}{first.dataset['file_ending']}")
+        remove_confidence(output, case)
         with atomic_path(masks[-1]) as temporary:
             mask = labels.convert_probabilities_to_segmentation(mean)
             reader_writer.write_seg(mask, str(temporary), pickle.loads(geometry.read_bytes()))

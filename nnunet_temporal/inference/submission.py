@@ -98,7 +98,7 @@ def write_submission(
     _check_names(views, challenge)
     values = _new_values(masks, manifest.parent, challenge)
     own_images = _Images(challenge, manifest.parent, images)
-    archive = output.with_name(f"{output.name}.zip")
+    archive = output.parent / f"{output.name}.zip"
     if pack and archive.exists():
         raise InputError(f"{archive}: exists already; remove it or choose another -o")
 

@@ -77,10 +77,13 @@ def find_cohort(images: Path, masks: Path, truth: Path | None, manifest: Manifes
     studies: dict[str, list[StackSources]] = {}
     known: set[str] = set()
     without_movie: list[str] = []
+    twice: list[str] = []
     for (study, view), sequences in group_by_stack(manifest).items():
         whole = case_name(study, view=view)
         present = sequences if whole in predicted else tuple(s for s in sequences if s.case in predicted)
-        known |= {whole, *(sequence.case for sequence in sequences)}
+        cases = {sequence.case for sequence in sequences}
+        known |= {whole, *cases}
+        twice += [whole] if whole in predicted and (cases - {whole}) & set(predicted) else []
         if not present:
             continue
         names = [whole] if whole in jobs else [sequence.case for sequence in present]
@@ -93,6 +96,7 @@ def find_cohort(images: Path, masks: Path, truth: Path | None, manifest: Manifes
         )
         studies.setdefault(study, []).append(stack)
     _refuse(sorted(set(predicted) - known), masks, f"{MANIFEST_NAME} does not know; name the right one with -manifest")
+    _refuse(twice, masks, "lie beside masks of their slices; which are meant? Remove the others")
     _refuse(without_movie, masks, f"have no movie in {images}; name the folder that was predicted with -i")
     covered = {name for name in jobs if name in predicted} | {
         job.name for stacks in studies.values() for stack in stacks for job in stack.images

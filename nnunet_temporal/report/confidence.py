@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_temporal.errors import InputError
-from nnunet_temporal.inference.confidence import CONFIDENCE_ENDING
+from nnunet_temporal.inference.confidence import CONFIDENCE_ENDING, FRAMES_ENDING
 from nnunet_temporal.inference.confidence import read_confidence as read_file
-from nnunet_temporal.inference.propagation.study_job import FRAMES_ENDING
 from nnunet_temporal.inference.propagation.study_records import read_records
 from nnunet_temporal.sequences import Sequence as SequenceEntry
 from nnunet_temporal.sequences import case_name

@@ -76,8 +76,10 @@ def _model(record: dict[str, Any], plans: dict[str, Any]) -> list[tuple[str, str
     if not record:
         known = f"plans {plans['plans_name']}; the rest is " if "plans_name" in plans else ""
         return [*facts, ("Model", known + _NOT_RECORDED)]
-    parts = [str(record.get(name)) for name in ("trainer", "plans", "configuration") if record.get(name)]
+    parts = [str(record[name]) for name in ("trainer", "plans", "configuration") if record.get(name)]
     folds = ", ".join(map(str, record.get("folds", [])))
-    facts.append(("Model", f"{' / '.join(parts)}, folds {folds}, {record.get('checkpoint')}"))
+    # Chosen models are recorded by their names alone.
+    checkpoint = f", {record['checkpoint']}" if record.get("checkpoint") else ""
+    facts.append(("Model", f"{' / '.join(parts)}, folds {folds}{checkpoint}"))
     others = {name: value for name, value in record.get("options", {}).items() if value not in (None, False)}
     return [*facts, ("Predicted with", ", ".join(f"{name} {value}" for name, value in others.items()) or "defaults")]

@@ -32,7 +32,7 @@ def results(nnunet_folders):
     preprocessed = nnunet_folders.preprocessed / "Dataset777_Phantom"
     preprocessed.mkdir()
     (preprocessed / "plans.json").write_text("{}")
-    (preprocessed / "splits_final.json").write_text("[{}, {}]")
+    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": [], "val": []}] * 2))
     for name in (GDKVM, STOCK):
         write_validated(nnunet_folders.results / "Dataset777_Phantom", name)
     return nnunet_folders.results / "Dataset777_Phantom"
@@ -66,6 +66,21 @@ def test_all_models_and_folds_are_searched_without_naming_them(results, searched
     }  # fmt: skip
     assert json.loads((results / "best" / "choice.json").read_text())["models"] == [STOCK]
     assert "nnunet_temporal predict_best -i SEQUENCES -o MASKS -d 777" in capsys.readouterr().out
+
+
+def test_predict_best_is_not_promised_for_a_model_of_volumes(results, searched, capsys):
+    plans = make_plans()
+    plans["configurations"]["2d"]["spacing"] = [10.0, 1.25, 1.25]
+    (results / STOCK / "plans.json").write_text(json.dumps(plans))
+    assert main(["find_best_configuration", "-d", "777"]) == 0
+    assert "predict_best -i" not in (printed := capsys.readouterr().out) and "nnU-Net's commands above" in printed
+
+
+def test_damaged_folds_are_named(results, nnunet_folders, searched, capsys):
+    file = nnunet_folders.preprocessed / "Dataset777_Phantom" / "splits_final.json"
+    file.write_text("[{")
+    assert main(["find_best_configuration", "-d", "777"]) == 2
+    assert f"{file}: expected a list of folds" in capsys.readouterr().err and not searched
 
 
 def test_models_and_folds_can_be_named(results, searched):

@@ -81,6 +81,25 @@ def test_the_report_shows_what_was_predicted_by_which_model(work):
     assert "low confidence" in page
 
 
+def test_the_report_shows_masks_that_were_there_already_and_comes_after_what_went_wrong(work):
+    assert predict(work / "movies", work / "out")[0] == 0
+    words = ("--continue_prediction", "--report", work / "page.html")
+    code, printed = predict(work / "movies", work / "out", *words)
+    assert code == 0 and (work / "page.html").read_text(encoding="utf-8").count('<article class="study"') == 2, printed
+    (work / "page.html").unlink()
+    (work / "movies" / "b.nii.gz").write_bytes(b"broken")
+    (work / "out" / "b.nii.gz").unlink()
+    code, printed = predict(work / "movies", work / "out", *words)
+    assert code == 1 and printed.index("1 could not be predicted") < printed.index("1 studies"), printed
+
+
+def test_what_a_propagation_knew_of_earlier_masks_is_removed(work):
+    (work / "out").mkdir()
+    (work / "out" / "a_frames.csv").write_text("slice,frame,region,origin,confidence,agreement,jump_px\n")
+    assert predict(work / "movies", work / "out")[0] == 0
+    assert {path.name for path in (work / "out").glob("*.csv")} == {"a_confidence.csv", "b_confidence.csv"}
+
+
 def test_a_part_of_the_input_gets_no_report(work):
     code, printed = predict(work / "movies", work / "out", "--report", work / "page.html", "-num_parts", 2)
     assert code != 0 and "--report: cannot show what other calls predict" in printed

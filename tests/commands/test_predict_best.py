@@ -105,3 +105,30 @@ def test_a_chosen_model_that_was_left_behind_is_named(work, capsys):
     choose(work, "nnUNetTrainerCSTM__plans__2dt")
     assert predict_best(work) == 2
     assert "nnUNetTrainerCSTM__plans__2dt: expected the folder of a trained model" in capsys.readouterr().err
+
+
+def test_a_second_model_that_was_left_behind_is_named_before_the_first_predicts(work, capsys):
+    choose(work, GDKVM, "nnUNetTrainerCSTM__plans__2dt")
+    assert predict_best(work) == 2
+    assert "nnUNetTrainerCSTM__plans__2dt: expected the folder of a trained model" in capsys.readouterr().err
+    assert not (work / "masks").exists()
+
+
+def test_masks_of_other_sequences_are_not_taken_for_new_ones(work, capsys):
+    choose(work, STOCK, GDKVM)
+    for name in ("old.nii.gz", "before_postprocessing/mean/old.nii.gz", f"before_postprocessing/{GDKVM}/old.npz"):
+        stale = work / "masks" / name
+        stale.parent.mkdir(parents=True, exist_ok=True)
+        stale.touch()
+        assert predict_best(work) == 2
+        assert f"{stale.parent}: holds masks of sequences that" in capsys.readouterr().err
+        stale.unlink()
+
+
+def test_what_was_known_of_earlier_masks_is_removed_and_the_same_sequences_may_come_again(work):
+    choose(work, GDKVM)
+    assert predict_best(work) == 0
+    for name in ("a_z00_confidence.csv", "a_z01_frames.csv"):
+        (work / "masks" / name).touch()
+    assert predict_best(work) == 0
+    assert not list((work / "masks").glob("*.csv"))

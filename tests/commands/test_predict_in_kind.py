@@ -64,6 +64,11 @@ def save_itk(path, spacing=SPACING):
     return path
 
 
+def shown(page):
+    """Return the number of studies on a page."""
+    return page.read_text(encoding="utf-8").count('<article class="study"')
+
+
 def written(output):
     names = {path.name for path in output.iterdir()} - {"dataset.json", "plans.json", "predicted_by.json"}
     masks = {name.removesuffix(".nii.gz") for name in names if name.endswith(".nii.gz")}
@@ -74,9 +79,9 @@ def written(output):
 def test_nrrd_and_metaimage_get_the_masks_that_nifti_gets(work):
     for name in ("a.nrrd", "b.mha"):
         save_itk(work / "movies" / name)
-    code, printed = predict(work / "movies", work / "out")
+    code, printed = predict(work / "movies", work / "out", "--report", work / "page.html")
     assert code == 0 and "2 files predicted" in printed, printed
-    assert "Remarks" not in printed
+    assert "Remarks" not in printed and shown(work / "page.html") == 2
     assert written(work / "out") == {"a.nrrd", "a.nii.gz", "b.mha", "b.nii.gz"}
     for name in ("a.nii.gz", "b.nii.gz"):
         assert np.array_equal(read_labels(work / "out" / name), expected(work))
@@ -110,8 +115,9 @@ def test_videos_get_a_video_of_labels_and_an_overlay_and_remarks(model, tmp_path
     (tmp_path / "movies" / "broken.avi").write_bytes((tmp_path / "movies" / "a.avi").read_bytes()[:900])
     save_nifti(tmp_path / "nifti" / "a.nii.gz", STORED[:, 0].T, (1.0, 1.0, 1.0))
     assert predict(tmp_path / "nifti", tmp_path / "expected")[0] == 0
-    code, printed = predict(tmp_path / "movies", tmp_path / "out")
+    code, printed = predict(tmp_path / "movies", tmp_path / "out", "--report", tmp_path / "page.html")
     assert code == 1 and "2 files predicted" in printed and "broken.avi: " in printed, printed
+    assert shown(tmp_path / "page.html") == 2
     files = {f"{name}{ending}" for name in ("a", "flow") for ending in (".nii.gz", "_masks.avi", "_overlay.gif")}
     assert written(tmp_path / "out") == files
     masks = read_labels(tmp_path / "out" / "a.nii.gz")
@@ -137,8 +143,8 @@ def test_dicom_gets_a_dicom_seg_and_one_faulty_patient_stops_no_other(work):
     assert np.array_equal(bits[0] + 2 * bits[1], expected(work))
     done = {path.name: path.stat().st_mtime_ns for path in (work / "out").glob("*.*")}
     (work / "dicom" / "P3" / "x.dcm").unlink()
-    code, printed = predict(work / "dicom", work / "out", "--continue_prediction")
-    assert code == 0 and "0 files predicted" in printed
+    code, printed = predict(work / "dicom", work / "out", "--continue_prediction", "--report", work / "page.html")
+    assert code == 0 and "0 files predicted" in printed and shown(work / "page.html") == 2, printed
     assert all((work / "out" / name).stat().st_mtime_ns == time for name, time in done.items() if "P" in name)
 
 

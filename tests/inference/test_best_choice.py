@@ -1,7 +1,10 @@
 import json
+import os
+import pickle
 import shutil
 
 import pytest
+from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
 
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.best_choice import Choice, read_choice
@@ -20,9 +23,12 @@ def information(*models):
     }
 
 
+LEARNT = ([remove_all_but_largest_component_from_segmentation], [{"labels_or_regions": [1, (1, 2)]}])
+
+
 @pytest.fixture
 def best(tmp_path):
-    (tmp_path / "postprocessing.pkl").write_bytes(b"learnt")
+    (tmp_path / "postprocessing.pkl").write_bytes(pickle.dumps(LEARNT))
     Choice.of_nnunet(information("A__p__2d", "B__p__2dt")).write(tmp_path / "best", tmp_path / "postprocessing.pkl")
     return tmp_path / "best"
 
@@ -30,7 +36,7 @@ def best(tmp_path):
 def test_a_choice_is_read_as_it_was_made(best):
     choice, postprocessing = read_choice(best)
     assert choice == Choice(["A__p__2d", "B__p__2dt"], [0, 2], 0.5, 0.6)
-    assert postprocessing.read_bytes() == b"learnt"
+    assert postprocessing == LEARNT
 
 
 def test_a_choice_can_be_carried_elsewhere(best, tmp_path):
@@ -40,10 +46,10 @@ def test_a_choice_can_be_carried_elsewhere(best, tmp_path):
 
 
 def test_a_new_choice_replaces_the_old_one(best, tmp_path):
-    (tmp_path / "postprocessing.pkl").write_bytes(b"learnt again")
+    (tmp_path / "postprocessing.pkl").write_bytes(pickle.dumps(([], [])))
     Choice.of_nnunet(information("C__p__2d")).write(best, tmp_path / "postprocessing.pkl")
     choice, postprocessing = read_choice(best)
-    assert choice.models == ["C__p__2d"] and postprocessing.read_bytes() == b"learnt again"
+    assert choice.models == ["C__p__2d"] and postprocessing == ([], [])
 
 
 @pytest.mark.parametrize("name", ["choice.json", "postprocessing.pkl"])
@@ -57,4 +63,32 @@ def test_a_missing_part_of_a_choice_is_named_with_what_to_do(best, name):
 def test_a_damaged_choice_is_refused(best, content):
     (best / "choice.json").write_text(content)
     with pytest.raises(InputError, match=r"choice\.json: .*Choose again with"):
+        read_choice(best)
+
+
+class Stranger:
+    """Has a command of the shell run where it is unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_a_postprocessing_from_elsewhere_runs_no_code(best, tmp_path):
+    command = f"touch {tmp_path / 'run'}"
+    # The second is found within nnU-Net's own module, where protocol 4 allows for dots.
+    within = b"\x80\x04cnnunetv2.postprocessing.remove_connected_components\nshutil.os.system\n"
+    for content in (pickle.dumps(Stranger(command)), within + pickle.dumps((command,))[2:-1] + b"R."):
+        (best / "postprocessing.pkl").write_bytes(content)
+        with pytest.raises(InputError, match="which is no postprocessing of nnU-Net"):
+            read_choice(best)
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"learnt", pickle.dumps(LEARNT)[:-5], pickle.dumps([1, 2, 3])])
+def test_a_damaged_postprocessing_is_refused_before_anything_is_predicted(best, content):
+    (best / "postprocessing.pkl").write_bytes(content)
+    with pytest.raises(InputError, match=r"postprocessing\.pkl: cannot be read .*Choose again with"):
         read_choice(best)

@@ -274,3 +274,14 @@ def test_a_second_run_replaces_the_first(pair, tmp_path):
     shutil.copy(pair[0] / "b.npz", pair[0] / "a.npz")
     masks = ensemble_folders(pair, tmp_path / "out")
     assert np.unique(np.asanyarray(nibabel.load(masks[0]).dataobj)).tolist() == [0]
+
+
+def test_what_was_known_of_earlier_masks_is_removed(pair, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in ("a_confidence.csv", "b_frames.csv", "predicted_by.json", "other_confidence.csv"):
+        (output / name).touch()
+    ensemble_folders(pair, output)
+    assert {file.name for file in output.iterdir() if file.suffix in (".csv", ".json")} == {
+        "dataset.json", "plans.json", "other_confidence.csv",
+    }  # fmt: skip

@@ -2,6 +2,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -227,10 +228,12 @@ def test_an_image_on_another_grid_than_the_masks_is_refused(acdc, masks, output,
     assert "found masks of (6, 5, 2) voxels (x, y, z), expected (5, 5, 2)" in fails(masks, output, images=images)
 
 
-def test_existing_output_stays_as_it_is(masks, output):
+def test_existing_output_stays_as_it_is(masks, output, monkeypatch):
     output.mkdir()
     assert "exists already" in fails(masks, output)
     output.rmdir()
+    monkeypatch.chdir(output.parent)
+    assert "exists already" in fails(masks, Path())
     output.with_name("out.zip").write_text("")
     assert "out.zip: exists already" in fails(masks, output)
 

@@ -54,6 +54,13 @@ def test_without_a_manifest_names_say_what_belongs_together(tmp_path, masks):
     assert [entry.slice for entry in study.stacks[0].sequences] == [0, 1]
 
 
+def test_masks_of_slices_beside_those_of_the_whole_are_refused(tmp_path):
+    write_folders(tmp_path, WHOLE)
+    write_masks(tmp_path / "masks", {"p_z01": HEART[:, 1]})
+    with pytest.raises(InputError, match="found masks p that lie beside masks of their slices"):
+        find(tmp_path, manifest_of("p"))
+
+
 def test_movies_without_masks_are_named_and_partial_truth_is_no_fault(tmp_path):
     write_folders(tmp_path, {"a": HEART, "b": HEART, "c": HEART})
     (tmp_path / "masks" / "b.nii.gz").unlink()

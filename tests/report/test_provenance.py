@@ -83,6 +83,11 @@ def test_the_record_of_a_prediction_is_shown(facts, tmp_path):
     assert found["Predicted with"] == "disable_tta True"
 
 
+def test_chosen_models_are_shown_by_their_names_alone(facts, tmp_path):
+    write_record(tmp_path / "masks", dataset="D", trainer="A__p__2d and B__p__2dt", folds=[0, 1], options={})
+    assert facts()["Model"] == "A__p__2d and B__p__2dt, folds 0, 1"
+
+
 @pytest.mark.parametrize("name", [RECORD_NAME, "plans.json"])
 def test_a_damaged_record_is_refused(facts, tmp_path, name):
     (tmp_path / "masks" / name).write_text("{")

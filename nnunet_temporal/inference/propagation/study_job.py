@@ -7,6 +7,7 @@ from typing import Any
 
 from nnunet_temporal.datasets.image_io import read_header, read_labels
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.inference.confidence import FRAMES_ENDING
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock
 from nnunet_temporal.inference.prediction_jobs import MovieJob, Reading
@@ -17,8 +18,6 @@ from nnunet_temporal.inference.propagation.study_records import read_records, re
 from nnunet_temporal.inference.propagation.study_start import Seeds
 from nnunet_temporal.inference.sequence_predictor import Prediction
 from nnunet_temporal.sequences import Manifest
-
-FRAMES_ENDING = "_frames.csv"
 
 
 @dataclass(frozen=True)
