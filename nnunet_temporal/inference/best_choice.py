@@ -55,15 +55,24 @@ class Choice:
         write_json(asdict(self), folder / _CHOICE)
 
 
+_KEEP_LARGEST = remove_connected_components.remove_all_but_largest_component_from_segmentation
+_STORED_BY_NNUNET = {
+    (_KEEP_LARGEST.__module__, _KEEP_LARGEST.__name__),
+    # Labels are numpy's numbers; its module was called otherwise before version 2.
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.multiarray", "scalar"),
+}
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads nnU-Net's postprocessing and nothing else, since a pickle may have any code run."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as it is declared there
-        """Return the one function that nnU-Net stores."""
-        known = remove_connected_components.remove_all_but_largest_component_from_segmentation
-        if (module, name) != (known.__module__, known.__name__):
+        """Return the one function that nnU-Net stores, or what the numbers of its labels are made of."""
+        if (module, name) not in _STORED_BY_NNUNET:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no postprocessing of nnU-Net")
-        return known
+        return super().find_class(module, name)
 
 
 def read_choice(folder: Path) -> tuple[Choice, Postprocessing]:

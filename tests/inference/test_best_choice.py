@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
 
@@ -64,6 +65,12 @@ def test_a_damaged_choice_is_refused(best, content):
     (best / "choice.json").write_text(content)
     with pytest.raises(InputError, match=r"choice\.json: .*Choose again with"):
         read_choice(best)
+
+
+def test_labels_that_nnunet_stores_as_numbers_of_numpy_are_read(best):
+    stored = (LEARNT[0], [{"labels_or_regions": list(np.array([1, 2]))}])
+    (best / "postprocessing.pkl").write_bytes(pickle.dumps(stored))
+    assert read_choice(best)[1] == stored
 
 
 class Stranger:
