@@ -19,6 +19,9 @@ os.environ["nnUNet_def_n_proc"] = "2"
 for _name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
     os.environ.pop(_name, None)
 
+# Not a conftest.py of its own beside the tests of reports, which would be another module of this name.
+pytest_plugins = ["browser_fixtures"]
+
 
 @dataclass(frozen=True)
 class NnunetFolders:
