@@ -2,6 +2,7 @@
 
 import argparse
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,15 +96,15 @@ def _check_arguments(arguments: argparse.Namespace, output: Path) -> None:
     check_output(output)
 
 
-def _beside_or_above(reference: Path, name: str) -> Path | None:
-    """Return a file in the reference folder or in its parent; None when it is in neither."""
-    places = [reference / name, reference.resolve().parent / name]
+def in_or_above(folders: Iterable[Path], name: str) -> Path | None:
+    """Return the first file of a name that lies in one of the folders or above it; None where there is none."""
+    places = [place / name for folder in folders for place in (folder, folder.resolve().parent)]
     return next((place for place in places if place.is_file()), None)
 
 
 def _find_dataset_json(arguments: argparse.Namespace) -> Path:
     """Return the dataset.json that was named or lies beside the reference."""
-    path = arguments.djfile or _beside_or_above(arguments.ref, "dataset.json")
+    path = arguments.djfile or in_or_above([arguments.ref], "dataset.json")
     if path is None:
         raise InputError(f"dataset.json: not found in {arguments.ref} or its parent; name it with -djfile")
     return path
@@ -111,7 +112,7 @@ def _find_dataset_json(arguments: argparse.Namespace) -> Path:
 
 def _find_manifest(arguments: argparse.Namespace) -> Manifest | None:
     """Return the manifest that was named or lies beside the reference; None when there is none to find."""
-    path = arguments.manifest or _beside_or_above(arguments.ref, MANIFEST_NAME)
+    path = arguments.manifest or in_or_above([arguments.ref], MANIFEST_NAME)
     return None if path is None else Manifest.read(path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_temporal.atomic import atomic_path
-from nnunet_temporal.commands.evaluate import add_role_argument
+from nnunet_temporal.commands.evaluate import add_role_argument, in_or_above
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.evaluation.label_scheme import LabelScheme, read_label_scheme
 from nnunet_temporal.report.cohort import Cohort, find_cohort
@@ -76,7 +76,7 @@ def make_report(request: ReportRequest) -> None:
     """
     _check(request)
     labels = read_label_scheme(_find(request, "dataset.json", request.dataset_json, "-djfile"), dict(request.roles))
-    manifest = request.manifest or _in_or_above(request, MANIFEST_NAME)
+    manifest = request.manifest or _look_for(request, MANIFEST_NAME)
     cohort = find_cohort(
         request.images, request.masks, request.truth, None if manifest is None else Manifest.read(manifest)
     )
@@ -122,14 +122,13 @@ def _check(request: ReportRequest) -> None:
 
 
 def _find(request: ReportRequest, name: str, given: Path | None, argument: str) -> Path:
-    path = given or _in_or_above(request, name)
+    path = given or _look_for(request, name)
     if path is None:
         raise InputError(f"{name}: found neither in nor above {request.masks}; name it with {argument}")
     return path
 
 
-def _in_or_above(request: ReportRequest, name: str) -> Path | None:
-    """Return a file that lies in one of the folders, or above one; None where there is none."""
+def _look_for(request: ReportRequest, name: str) -> Path | None:
+    """Return a file of a name from the folders of the report; None where there is none."""
     folders = [folder for folder in (request.masks, request.truth, request.images) if folder is not None]
-    places = [place / name for folder in folders for place in (folder, folder.resolve().parent)]
-    return next((place for place in places if place.is_file()), None)
+    return in_or_above(folders, name)

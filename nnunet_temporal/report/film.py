@@ -93,7 +93,7 @@ class _Camera:
             mosaic_columns(self.grey.shape[1]),
             panel_px,
             tuple(frames),
-            tuple(_address(self.grey[frame], panel_px) for frame in frames),
+            tuple(webp_address(_picture(self.grey[frame], panel_px), _QUALITY) for frame in frames),
             tuple(self._traced(self.stack.stack.prediction[frame]) for frame in frames),
             {frame: self._traced(self.stack.truth[frame]) for frame in drawn},
         )
@@ -102,19 +102,19 @@ class _Camera:
         return json.dumps(outlines(masks, self.values, self.box), separators=(",", ":"))
 
 
-def _address(grey: np.ndarray, panel_px: int) -> str:
-    """Return a picture as an address that holds it."""
-    return f"data:image/webp;base64,{base64.b64encode(_picture(grey, panel_px)).decode('ascii')}"
-
-
-def _picture(grey: np.ndarray, panel_px: int) -> bytes:
-    """Return one frame (Z, S, S) of grey values as a WebP picture of all slices."""
+def _picture(grey: np.ndarray, panel_px: int) -> Image.Image:
+    """Return one frame (Z, S, S) of grey values as a picture of all slices."""
     columns = mosaic_columns(len(grey))
     mosaic = np.zeros((math.ceil(len(grey) / columns) * panel_px, columns * panel_px), np.uint8)
     for place, plane in enumerate(grey):
         row, column = divmod(place, columns)
         panel = np.s_[row * panel_px : (row + 1) * panel_px, column * panel_px : (column + 1) * panel_px]
         mosaic[panel] = np.clip(np.rint(enlarge(plane, panel_px)), 0, 255).astype(np.uint8)
+    return Image.fromarray(mosaic)
+
+
+def webp_address(picture: Image.Image, quality: int) -> str:
+    """Return a picture as an address that holds it, as WebP of a quality in 0..100."""
     content = io.BytesIO()
-    Image.fromarray(mosaic).save(content, format="WEBP", quality=_QUALITY, method=4)
-    return content.getvalue()
+    picture.save(content, format="WEBP", quality=quality, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"

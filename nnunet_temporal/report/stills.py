@@ -1,11 +1,10 @@
 """ED and ES of a stack as pictures with outlines: for paper, and for browsers that run no scripts."""
 
-import base64
-import io
 import math
 
 from PIL import Image
 
+from nnunet_temporal.report.film import webp_address
 from nnunet_temporal.report.overlay_movie import Painter
 from nnunet_temporal.report.slice_mosaic import mosaic_columns
 
@@ -43,6 +42,4 @@ def _mosaic(painter: Painter, frame: int, width_px: int) -> str:
     for z in range(n_slices):
         row, column = divmod(z, columns)
         picture.paste(painter.panel(frame, z, panel_px), (column * panel_px, row * panel_px))
-    content = io.BytesIO()
-    picture.save(content, format="WEBP", quality=_QUALITY, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+    return webp_address(picture, _QUALITY)
