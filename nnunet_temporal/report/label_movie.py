@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from nnunet_temporal.atomic import atomic_path
-from nnunet_temporal.report.slice_mosaic import EXPERT_COLOUR, PREDICTION_COLOUR, Colour
+from nnunet_temporal.report.colours import EXPERT_COLOUR, LABEL_COLOURS, Colour
 
 # The first two are those of other pictures; all are of the Okabe-Ito palette, or near it.
-_COLOURS: tuple[Colour, ...] = (PREDICTION_COLOUR, EXPERT_COLOUR, (0, 158, 115), (204, 121, 167), (240, 228, 66))
+_COLOURS: tuple[Colour, ...] = (LABEL_COLOURS[0], EXPERT_COLOUR, (0, 158, 115), (204, 121, 167), (240, 228, 66))
 _TINT = 0.3
 _LEVELS = (256 - len(_COLOURS)) // (len(_COLOURS) + 1)
 """Shades of grey, and of each tint; what is left of the 256 entries of a palette are the outlines' colours."""

@@ -7,12 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-Colour = tuple[int, int, int]
-"""Red, green and blue in 0..255."""
-
-# Two colours of the Okabe-Ito palette: apart for every kind of colour vision, and absent from grey images.
-PREDICTION_COLOUR: Colour = (86, 196, 245)
-EXPERT_COLOUR: Colour = (255, 176, 32)
+from nnunet_temporal.report.colours import Colour
 
 _TINT = 0.18
 
