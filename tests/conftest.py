@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 # Set before anything imports torch or nnunetv2, which read these once.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many workers as cores: see README
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["nnUNet_compile"] = "f"
 os.environ["nnUNet_n_proc_DA"] = "0"
@@ -21,6 +21,15 @@ for _name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_ext
 
 # Not a conftest.py of its own beside the tests of reports, which would be another module of this name.
 pytest_plugins = ["browser_fixtures"]
+
+
+def pytest_collection_modifyitems(items):
+    """Give the workers of ``pytest -n`` whole files, whose tests share costly fixtures, and the longest ones first."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    walkers = {item.path for item in items if "road" in item.fixturenames}  # the costliest: once for both files
+    items.sort(key=lambda item: (item.path not in walkers, item.path not in slow))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("road" if item.path in walkers else str(item.path)))
 
 
 @dataclass(frozen=True)

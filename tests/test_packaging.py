@@ -113,7 +113,7 @@ def test_the_installed_wheel_is_well_in_an_empty_folder(run_installed, installed
 def test_the_readme_opens_with_the_demo_and_the_tests_in_one_line_each():
     commands = readme_commands()
     assert commands[0].startswith("python -m venv .venv && ") and commands[0].endswith("--output demo_output")
-    assert commands[1].startswith("python -m venv .venv && ") and commands[1].endswith("&& pytest")
+    assert commands[1].startswith("python -m venv .venv && ") and commands[1].endswith("&& pytest -n 2")
 
 
 def test_ci_runs_the_readme_test_command_word_for_word():

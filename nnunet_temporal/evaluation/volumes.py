@@ -18,7 +18,12 @@ from nnunet_temporal.metrics.clinical import (
     stroke_volume_ml,
 )
 from nnunet_temporal.metrics.long_axis import ApicalShape, measure_apical_shape
-from nnunet_temporal.metrics.simpson import biplane_volume_ml, camus_script_volumes_ml, monoplane_volume_ml
+from nnunet_temporal.metrics.simpson import (
+    area_length_volume_ml,
+    biplane_volume_ml,
+    camus_script_volumes_ml,
+    monoplane_volume_ml,
+)
 from nnunet_temporal.metrics.temporal import mass_mismatch_percent, stroke_volume_gap_percent
 
 # Shapes of one view at (ED, ES).
@@ -89,7 +94,8 @@ def apical_volume_columns(
         options: Whether to repeat the CAMUS script as well, which needs both views.
 
     Returns:
-        The columns of the left ventricle; volumes are NaN where a shape could not be measured, with the reason.
+        The columns of the left ventricle; volumes are NaN where a shape could not be measured, with the reason. Of one
+        view by area-length as well, which studies of the four-chamber view alone publish.
     """
     if "LV" not in labels.roles:
         return {}
@@ -97,6 +103,9 @@ def apical_volume_columns(
     predicted = [_shapes(stack, stack.scored_prediction, phase, labels) for stack, phase in pairs]
     reference = [_shapes(stack, stack.reference, phase, labels) for stack, phase in pairs]
     columns = _ventricle_columns(_apical_volumes_ml(predicted), _apical_volumes_ml(reference))
+    if len(stacks) == 1:
+        areas = [(area_length_volume_ml(ed), area_length_volume_ml(es)) for ((ed, es),) in (predicted, reference)]
+        columns |= {f"area_length_{name}": value for name, value in _ventricle_columns(*areas).items()}
     reasons = [
         f"{side} {stack.first.view} {name}: {shape.reason}"
         for side, views in (("predicted", predicted), ("reference", reference))

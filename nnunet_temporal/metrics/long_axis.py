@@ -63,13 +63,6 @@ class ApicalShape:
         """Length of the long axis, from the middle of the base to the apex."""
         return float(np.linalg.norm(self.apex_mm - self.base_mm))
 
-    @property
-    def base_tilt_degrees(self) -> float:
-        """Angle in [0, 90] between the base and the normal of the long axis; Simpson's rule errs as it grows."""
-        axis, base = self.apex_mm - self.base_mm, self.hinges_mm[1] - self.hinges_mm[0]
-        along, across = abs(base @ axis), abs(base[0] * axis[1] - base[1] * axis[0])
-        return float(np.degrees(np.arctan2(along, across)))
-
     def disc_diameters_mm(self, n_discs: int = 20) -> np.ndarray:
         """Cut the ventricle into discs of equal height across the long axis and measure their diameters.
 

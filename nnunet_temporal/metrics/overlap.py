@@ -118,27 +118,6 @@ def pooled_dice(counts: Iterable[OverlapCounts]) -> float:
     return sum(counts, OverlapCounts(0, 0, 0)).dice()
 
 
-def dice_per_label(
-    prediction: np.ndarray, reference: np.ndarray, labels: Iterable[int], ignore_label: int | None = None
-) -> dict[int, float]:
-    """Compute the Dice coefficient of each label of two label maps.
-
-    Args:
-        prediction: Integer label map of any shape.
-        reference: Integer label map of the same shape.
-        labels: The label values to score.
-        ignore_label: Voxels with this value in ``reference`` are not counted. None counts all.
-
-    Returns:
-        Label value to Dice, with the rules of :func:`dice` for empty masks.
-
-    Raises:
-        ValueError: If the shapes differ.
-    """
-    valid = None if ignore_label is None else reference != ignore_label
-    return {label: dice(prediction == label, reference == label, valid) for label in labels}
-
-
 def legacy_rowwise_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
     """Repeat a defect of the published GDKVM evaluator: Dice of each image row, averaged over the rows.
 

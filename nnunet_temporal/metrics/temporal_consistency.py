@@ -8,7 +8,7 @@ accuracy and beside :func:`~nnunet_temporal.metrics.temporal.area_change_against
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,25 +71,6 @@ class Consistency:
     any_inconsistent_share: float
     judged_share: dict[str, float]
     error_to_threshold: dict[str, float]
-
-
-@dataclass(frozen=True)
-class ConsistencySummary:
-    """The inconsistent frames of many sequences.
-
-    Attributes:
-        sequences: Number of sequences with at least one judged frame.
-        not_measurable: Number of those without any.
-        inconsistent_sequences: Number of sequences with at least one inconsistent frame.
-        mean_share: Mean share of inconsistent frames over all judged sequences.
-        mean_share_of_inconsistent: The same over the inconsistent sequences only, as published tables give it.
-    """
-
-    sequences: int
-    not_measurable: int
-    inconsistent_sequences: int
-    mean_share: float
-    mean_share_of_inconsistent: float
 
 
 def neighbour_interpolation_errors(
@@ -182,19 +163,6 @@ def judge_consistency(errors: Mapping[str, np.ndarray], thresholds: Mapping[str,
         any_inconsistent_share=_mean(largest[np.isfinite(largest)] > 1),
         judged_share={attribute: _mean(np.isfinite(values)) for attribute, values in ratios.items()},
         error_to_threshold={attribute: _mean(values) for attribute, values in judged.items()},
-    )
-
-
-def summarise_consistency(sequences: Iterable[Consistency]) -> ConsistencySummary:
-    """Summarise the inconsistent frames of many sequences; means are NaN where there is nothing to average."""
-    shares = np.array([sequence.any_inconsistent_share for sequence in sequences], dtype=np.float64)
-    judged = shares[np.isfinite(shares)]
-    return ConsistencySummary(
-        sequences=judged.size,
-        not_measurable=shares.size - judged.size,
-        inconsistent_sequences=int(np.count_nonzero(judged)),
-        mean_share=_mean(judged),
-        mean_share_of_inconsistent=_mean(judged[judged > 0]),
     )
 
 

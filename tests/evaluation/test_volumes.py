@@ -147,6 +147,15 @@ def test_one_view_is_enough():
     assert row["edv_reference_ml"] == pytest.approx(DIASTOLE.volume_ml, rel=0.02)
 
 
+def test_one_view_is_measured_by_area_and_length_as_well():
+    row = apical_columns(view_stack("4CH", DIASTOLE, SYSTOLE))
+    # Of half an ellipsoid, cut at its widest, the rule is exact.
+    assert row["area_length_edv_reference_ml"] == pytest.approx(DIASTOLE.volume_ml, rel=0.03)
+    assert row["area_length_ef_difference_percent"] == 0
+    two_views = apical_columns(view_stack("2CH", DIASTOLE, SYSTOLE), view_stack("4CH", DIASTOLE, SYSTOLE))
+    assert not [column for column in two_views if column.startswith("area_length")]
+
+
 def test_a_ventricle_without_an_atrium_beside_it_is_not_measured_and_says_why():
     row = apical_columns(view_stack("4CH", DIASTOLE, SYSTOLE, atrium=False))
     assert math.isnan(row["edv_predicted_ml"])

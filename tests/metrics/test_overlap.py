@@ -8,7 +8,6 @@ import pytest
 from nnunet_temporal.metrics.overlap import (
     OverlapCounts,
     dice,
-    dice_per_label,
     iou,
     legacy_rowwise_dice,
     legacy_rowwise_iou,
@@ -85,12 +84,6 @@ def test_pooled_dice_takes_the_counts_one_by_one_and_ignores_empty_pairs() -> No
 @pytest.mark.parametrize("counts", [[], [OverlapCounts(0, 0, 0)]])
 def test_pooled_dice_of_nothing_is_nan(counts) -> None:
     assert math.isnan(pooled_dice(counts))
-
-
-def test_dice_per_label_leaves_out_ignored_voxels() -> None:
-    prediction = np.array([1, 1, 2, 2])
-    reference = np.array([1, 3, 2, 1])
-    assert dice_per_label(prediction, reference, (1, 2), ignore_label=3) == pytest.approx({1: 2 / 3, 2: 2 / 3})
 
 
 def test_each_label_is_counted_by_itself() -> None:

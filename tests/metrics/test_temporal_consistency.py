@@ -14,7 +14,6 @@ from nnunet_temporal.metrics.temporal_consistency import (
     consistency_thresholds,
     judge_consistency,
     neighbour_interpolation_errors,
-    summarise_consistency,
 )
 
 NO_PIXELS = (1e-9, 1e-9)
@@ -136,20 +135,6 @@ def test_an_attribute_that_was_never_measured_is_nan_and_does_not_hide_the_other
     assert math.isnan(found.inconsistent_share["length_mm"])
     assert found.judged_share["length_mm"] == 0.0
     assert found.any_inconsistent_share == pytest.approx(1 / 4)
-
-
-def test_summary_keeps_consistent_sequences_in_the_mean() -> None:
-    shares = (0.0, 0.2, 0.4, math.nan)
-    summary = summarise_consistency(Consistency({}, share, {}, {}) for share in shares)
-    assert (summary.sequences, summary.not_measurable, summary.inconsistent_sequences) == (3, 1, 2)
-    assert summary.mean_share == pytest.approx((0.0 + 0.2 + 0.4) / 3)
-    assert summary.mean_share_of_inconsistent == pytest.approx((0.2 + 0.4) / 2)
-
-
-def test_summary_of_nothing_is_nan() -> None:
-    summary = summarise_consistency([])
-    assert summary.sequences == 0
-    assert math.isnan(summary.mean_share)
 
 
 @pytest.mark.parametrize("with_atrium", [True, False])
