@@ -4,6 +4,7 @@ import multiprocessing
 import multiprocessing.dummy
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,13 +24,14 @@ for _name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_ext
 pytest_plugins = ["browser_fixtures"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Give the workers of ``pytest -n`` whole files, whose tests share costly fixtures, and the longest ones first."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     walkers = {item.path for item in items if "road" in item.fixturenames}  # the costliest: once for both files
-    items.sort(key=lambda item: (item.path not in walkers, item.path not in slow))
+    items.sort(key=lambda item: (item.path not in walkers, -slow[item.path]))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("road" if item.path in walkers else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("road" if item.path in walkers else item.path.stem))
 
 
 @dataclass(frozen=True)

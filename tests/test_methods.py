@@ -3,8 +3,7 @@
 ``nnUNetv2_train`` with its validation and ``nnUNetv2_predict`` run as processes for each method on both data, because
 finding a trainer by name, saving it and building its network again to predict are what differs between methods. What
 does not is held once, by ``test_pipeline.py``: so images are prepared and masks written in the process that
-predicts. Two chains of processes run at a time, since each imports torch on a single core for seconds. Resuming, and
-labels that are regions, are tested in this process.
+predicts. Resuming, and labels that are regions, are tested in this process.
 """
 
 import contextlib
@@ -12,7 +11,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,23 +96,17 @@ def train_and_predict(work: Workspace, trainer: str) -> Model:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Iterator[dict[tuple[str, str], "Future[Model]"]]:
-    """Start training every method on both data, two at a time."""
+def works(tmp_path_factory) -> dict[str, Workspace]:
+    """Write both data, plan and preprocess them."""
     root = tmp_path_factory.mktemp("methods")
-    with ThreadPoolExecutor(2) as pool:
-        works = dict(zip(DATA, pool.map(lambda data: prepare(root / data, data), DATA), strict=True))
-        yield {
-            (data, trainer): pool.submit(train_and_predict, works[data], trainer)
-            for trainer in TRAINERS
-            for data in DATA
-        }
-        pool.shutdown(cancel_futures=True)
+    return {data: prepare(root / data, data) for data in DATA}
 
 
 @pytest.fixture(scope="module", params=[(data, trainer) for trainer in TRAINERS for data in DATA], ids="-".join)
-def model(models, request) -> Model:
-    """Wait for one method on one set of data."""
-    return models[request.param].result()
+def model(works, request) -> Model:
+    """Train one method on one set of data, and predict."""
+    data, trainer = request.param
+    return train_and_predict(works[data], trainer)
 
 
 def probabilities_beside(mask: Path) -> np.ndarray:
