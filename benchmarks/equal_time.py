@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
-from training_runs import build_trainer, predict_case, predictor_of
+from training_runs import Predictor, build_trainer, predict_case, predictor_of
 
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.metrics.clinical import ejection_fraction_percent, volume_curve_ml
@@ -52,7 +51,7 @@ def measure_step(names: list[str], plans_file: Path, device: torch.device, repea
     return {name: min(values) for name, values in rounds.items()}
 
 
-def predict_study(predictor: nnUNetPredictor, study: Study, images: Path) -> np.ndarray:
+def predict_study(predictor: Predictor, study: Study, images: Path) -> np.ndarray:
     """Predict a study's sequences: (T, Z, Y, X) label map."""
     return np.stack([predict_case(predictor, sequence.case, images) for sequence in study.sequences], 1)
 

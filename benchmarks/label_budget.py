@@ -6,7 +6,8 @@ held-out studies are always the same. All follow the plans of the dataset with t
 sees as many labelled frames. At a budget of five the other semi-supervised trainers have their turn, and the supervised
 twin trains twice as long: were it not trained out, steps could give what unlabelled frames seem to give.
 
-The held-out studies are scored in every frame; sequence_scores.py says by what. While a semi-supervised trainer runs,
+The held-out studies are scored in every frame, as predicted and with logits smoothed along time; sequence_scores.py
+says by what. While a semi-supervised trainer runs,
 every round of its pseudo-labels is compared with the hidden truth, too.
 
     python benchmarks/label_budget.py --dataset 600 --seeds 3 --iterations 1000 --output DIR
@@ -30,7 +31,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from sequence_scores import COLUMNS, Scores, held_out, print_table, score_all, truth_of
 from shared_plans import Dataset, prepare
 from tqdm import tqdm
-from training_runs import build_trainer, predict_case, predictor_of, run_command
+from training_runs import build_trainer, predict_case, predictor_of, run_command, smoothing_predictor_of
 from watched_pseudo_labels import WatchedPseudoLabels, print_rounds, read_truths
 
 from nnunet_temporal.atomic import write_json
@@ -46,6 +47,7 @@ COMPARED_AT = 5
 PLANNED_BY = 2
 """Labelled studies of the dataset that all plans come from: the fewest, so that none profits from labels of others."""
 TIMED_TURNS = 20
+SMOOTHED = "smoothed_scores"
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,14 @@ def run(arm: Arm, dataset: Dataset, seed: int, device: torch.device) -> dict[str
     start = time.perf_counter()
     trainer.run_training()
     seconds = time.perf_counter() - start
-    predictor = predictor_of(trainer)
-    cases = tqdm(held_out(dataset), desc=arm.name, unit="sequence")
-    masks = {case.case: predict_case(predictor, case.case, dataset.raw / "imagesTs") for case in cases}
+    scores = {}
+    for name, predictor in (("scores", predictor_of(trainer)), (SMOOTHED, smoothing_predictor_of(trainer))):
+        cases = tqdm(held_out(dataset), desc=arm.name, unit="sequence")
+        masks = {case.case: predict_case(predictor, case.case, dataset.raw / "imagesTs") for case in cases}
+        scores[name] = score_all(masks, dataset)
     rounds = trainer.pseudo_labels.rounds if isinstance(trainer, SemiSupervised) else []
     shared = {**asdict(arm), "seed": seed, "train_seconds": seconds, "decoded_frames": decoded_frames(trainer)}
-    return {**shared, "scores": score_all(masks, dataset), "rounds": rounds}
+    return {**shared, **scores, "rounds": rounds}
 
 
 def decoded_frames(trainer: nnUNetTrainer) -> dict[str, int]:
@@ -183,8 +187,12 @@ def print_results(results: dict[Arm, list[dict]], arms: dict[Arm, Arm | None], d
     """Print the scores of all arms below those of the truth itself, and the rounds of those with pseudo-labels."""
     truths = {sequence.case: truth_of(sequence, dataset) for sequence in held_out(dataset)}
     scores: dict[str, list[Scores]] = {"truth": [score_all(truths, dataset)]}
-    scores |= {arm.name: [run["scores"] for run in runs] for arm, runs in results.items()}
-    print_table(scores, {arm.name: twin.name for arm, twin in arms.items() if twin}, COLUMNS)
+    baselines = {arm.name: twin.name for arm, twin in arms.items() if twin}
+    for arm, runs in results.items():
+        smoothed = f"{arm.name}, smoothed"
+        scores |= {arm.name: [run["scores"] for run in runs], smoothed: [run[SMOOTHED] for run in runs]}
+        baselines[smoothed] = arm.name
+    print_table(scores, baselines, COLUMNS)
     for arm, runs in results.items():
         if runs[0]["rounds"]:
             print(f"\n{arm.name}: Dice of pseudo-labels against the hidden truth in points (sequences)")

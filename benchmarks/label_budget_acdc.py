@@ -4,7 +4,8 @@ They change places four times, so that each is tested once. The stock 2D trainer
 from the three labelled patients alone, the semi-supervised one from nine; the plans are those of the nine, so that
 every step sees as many labelled frames. Only ED and ES have masks: Dice and the error of the ejection fraction (in
 points) are known, but the temporal error is not, and restlessness stands in for it, roughness of the areas and flicker
-of the pixels. A mask that stands still has none of these, but shows in the ejection fraction.
+of the pixels. A mask that stands still has none of these, but shows in the ejection fraction. Each network predicts
+twice, the second time with its logits smoothed along time.
 
     python benchmarks/label_budget_acdc.py --acdc FOLDER --dataset 700 --seeds 3 --iterations 1000 --output DIR
 
@@ -26,7 +27,7 @@ from nnunetv2.paths import nnUNet_raw
 from sequence_scores import Scores, print_table
 from shared_plans import Dataset, prepare
 from tqdm import tqdm
-from training_runs import STOCK_TRAINER, build_trainer, predictor_of
+from training_runs import STOCK_TRAINER, Predictor, build_trainer, predictor_of, smoothing_predictor_of
 
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.datasets import acdc
@@ -57,11 +58,23 @@ def make_datasets(studies: Sequence[StudySource], first_id: int, rotation: int) 
     return mixed, alone
 
 
-def run(name: str, dataset: Dataset, steps: int, seed: int, device: torch.device) -> Scores:
-    """Train once and score the held-out patients."""
+def run(name: str, dataset: Dataset, steps: int, seed: int, device: torch.device) -> dict[str, Scores]:
+    """Train once and score the held-out patients, as predicted and smoothed."""
     trainer = build_trainer(name, dataset.plans_file, steps, seed, device)
     trainer.run_training()
-    predictor = predictor_of(trainer)
+    return {
+        name: score_held_out(predictor_of(trainer), name, dataset),
+        smoothed(name): score_held_out(smoothing_predictor_of(trainer), name, dataset),
+    }
+
+
+def smoothed(name: str) -> str:
+    """Name the arm whose logits are smoothed along time."""
+    return f"{name}, smoothed"
+
+
+def score_held_out(predictor: Predictor, name: str, dataset: Dataset) -> Scores:
+    """Predict and score the held-out patients."""
     held_out = [path.name.removesuffix(".nii.gz") for path in (dataset.raw / "labelsTs").glob("*.nii.gz")]
     labels = load_json(str(dataset.raw / "dataset.json"))["labels"]
     scores: Scores = {column: {} for column in COLUMNS}
@@ -86,21 +99,23 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     studies = acdc.find_studies(arguments.acdc)
-    results: dict[str, list[Scores]] = {name: [] for name in ARMS}
+    results: dict[str, list[Scores]] = {arm: [] for name in ARMS for arm in (name, smoothed(name))}
     datasets = [make_datasets(studies, arguments.dataset, rotation) for rotation in range(arguments.rotations)]
     for seed in range(arguments.seeds):
         for name in ARMS:
-            scores: Scores = {column: {} for column in COLUMNS}
+            scores: dict[str, Scores] = {arm: {column: {} for column in COLUMNS} for arm in (name, smoothed(name))}
             for rotation, (mixed, alone) in enumerate(datasets):
                 path = arguments.output / f"{name}_rotation{rotation}_{arguments.iterations}steps_seed{seed}.json"
                 if not path.is_file():
                     dataset = mixed if name == SEMI_SUPERVISED else alone
                     found = run(name, dataset, arguments.iterations, seed, torch.device(arguments.device))
                     write_json(found, path)
-                for column, values in json.loads(path.read_text()).items():
-                    scores[column] |= values
-            results[name].append(scores)
-    print_table(results, BASELINES, COLUMNS)
+                for arm, columns in json.loads(path.read_text()).items():
+                    for column, values in columns.items():
+                        scores[arm][column] |= values
+            for arm, found in scores.items():
+                results[arm].append(found)
+    print_table(results, BASELINES | {smoothed(name): name for name in ARMS}, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What benchmarks share: trainings of a given length without checkpoints, and predictions with their result."""
 
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,10 +13,14 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_temporal.cli import main as nnunet_temporal
 from nnunet_temporal.inference.model_folder import TrainedModel
+from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.plans import TEMPORAL_CONFIGURATION
 
 STOCK_TRAINER = "nnUNetTrainer"
 EPOCHS = 20
+SMOOTH_FRAMES = 7
+
+Predictor: TypeAlias = nnUNetPredictor | SequencePredictor
 
 
 def run_command(words: list[str]) -> None:
@@ -80,7 +85,14 @@ def predictor_of(trainer: nnUNetTrainer) -> nnUNetPredictor:
     return predictor
 
 
-def predict_case(predictor: nnUNetPredictor, case: str, images: Path) -> np.ndarray:
+def smoothing_predictor_of(trainer: nnUNetTrainer) -> SequencePredictor:
+    """Return our predictor with a trained network, which smooths logits over ``SMOOTH_FRAMES``."""
+    return SequencePredictor(trained_model(trainer), trainer.device, smooth_frames=SMOOTH_FRAMES)
+
+
+def predict_case(predictor: Predictor, case: str, images: Path) -> np.ndarray:
     """Predict the sequence of a raw images folder: (T, Y, X) label map."""
     image, properties = SimpleITKIO().read_images([str(images / f"{case}_0000.nii.gz")])
+    if isinstance(predictor, SequencePredictor):
+        return predictor.predict(image, properties["spacing"][1:]).masks
     return predictor.predict_single_npy_array(image, properties)

@@ -163,14 +163,15 @@ def write_stack(root):
 
 
 def write_views(root):
-    """Both apical views of a contracting heart."""
+    """Both apical views of a contracting heart, and one of another."""
     labels = {"background": 0, "LV": 1, "MYO": 2, "LA": 3, "ignore": 4}
     views = [draw_view(Ellipsoid(45 - 3 * t, 25 - 3 * t), 2.0) for t in (0, 1, 2)]
     movie = np.stack([view.ventricle + 2 * view.myocardium + 3 * view.atrium for view in views]).astype(np.uint8)
-    masks = {f"a_{view}": movie for view in ("2CH", "4CH")}
-    entry = {"study": "a", "ed": 0, "es": 2, "frame_interval_s": 0.05}
+    masks = {case: movie for case in ("a_2CH", "a_4CH", "b_4CH")}
+    entry = {"ed": 0, "es": 2, "frame_interval_s": 0.05}
     write_masks(root / "pred", masks, (2.0, 2.0))
-    folder = write_dataset(root, masks, {case: {**entry, "view": case[-3:]} for case in masks}, labels)
+    entries = {case: {**entry, "study": case[0], "view": case[-3:]} for case in masks}
+    folder = write_dataset(root, masks, entries, labels)
     write_masks(folder, masks, (2.0, 2.0))
     return folder
 

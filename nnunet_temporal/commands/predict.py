@@ -33,6 +33,7 @@ from nnunet_temporal.inference.prediction_jobs import Job, SequenceJob, find_job
 from nnunet_temporal.inference.prediction_record import write_record
 from nnunet_temporal.inference.propagation.study_predictor import StudyPredictor
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
+from nnunet_temporal.inference.smoothing import check_smooth_frames
 from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
 from nnunet_temporal.training.stock_model import cross_validation_folds
 
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mirroring.add_argument("--tta", action="store_true", help="average mirrored copies, where the training mirrored")
     mirroring.add_argument("--disable_tta", action="store_true", help="do not, which is the default here")
     add("--both_ways", action="store_true", help="also predict from the last frame to the first, and average")
+    add("--smooth", type=int, metavar="FRAMES", help="smooth logits along time over an odd number of frames, such as 7")
     add("--compile", action="store_true", help="compile the networks: takes a minute, then frames are faster")
     add("--save_probabilities", action="store_true", help="also write probabilities, for ensembles; sequences only")
     add("--continue_prediction", action="store_true", help="keep masks that are there already")
@@ -127,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write_record(arguments: argparse.Namespace, folder: Path, model: TrainedModel) -> None:
     folds = arguments.f or cross_validation_folds(folder, arguments.chk)
-    names = ("device", "tta", "both_ways", "seed", "seed_model")
+    names = ("device", "tta", "both_ways", "smooth", "seed", "seed_model")
     write_record(
         arguments.o,
         dataset=model.plans.dataset_name,
@@ -142,7 +144,7 @@ def _write_record(arguments: argparse.Namespace, folder: Path, model: TrainedMod
 
 def _plain(value: object) -> object:
     """Return an option as JSON has it."""
-    return value if value is None or isinstance(value, bool) else str(value)
+    return value if value is None or isinstance(value, bool | int) else str(value)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -151,6 +153,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(
             "--report: cannot show what other calls predict; make it after all with 'nnunet_temporal report'"
         )
+    if arguments.smooth is not None:
+        try:
+            check_smooth_frames(arguments.smooth)
+        except ValueError as error:
+            raise InputError(f"--smooth: {error}") from error
     if not 0 <= arguments.part_id < arguments.num_parts:
         raise InputError(
             f"-part_id {arguments.part_id}: expected one of 0..{arguments.num_parts - 1}, as -num_parts says"
@@ -223,7 +230,7 @@ def _predictor(arguments: argparse.Namespace, model: TrainedModel, device: str) 
     if arguments.seed is not None:
         return study_predictor(arguments, model, device)
     options = {"mirror": arguments.tta, "both_ways": arguments.both_ways, "compile": arguments.compile}
-    return SequencePredictor(model, device, **options)
+    return SequencePredictor(model, device, smooth_frames=arguments.smooth, **options)
 
 
 def _peak_mb() -> float:

@@ -82,7 +82,7 @@ def check_propagation(arguments: argparse.Namespace) -> None:
         if given := [name for name in _HOW if getattr(arguments, name) is not None]:
             raise InputError(f"--{given[0]}: says how masks are propagated, which only --seed does; name it, too")
         return
-    for flag in ("both_ways", "compile"):
+    for flag in ("both_ways", "compile", "smooth"):
         if getattr(arguments, flag):
             raise InputError(f"--{flag}: not with --seed; see --direction for the way along time")
 

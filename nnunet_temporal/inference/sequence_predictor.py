@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunet_temporal.inference.both_ways import average_both_ways
+from nnunet_temporal.inference.both_ways import Pass, average_both_ways
 from nnunet_temporal.inference.chunk_engine import ChunkEngine, Features, size_mb
 from nnunet_temporal.inference.confidence import confidence_of
 from nnunet_temporal.inference.intensities import Intensities
@@ -20,6 +20,7 @@ from nnunet_temporal.inference.live_stream import LiveStream
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock, ahead
 from nnunet_temporal.inference.preparation import Preparation, PreparedSequence
+from nnunet_temporal.inference.smoothing import check_smooth_frames, smooth_over_time
 from nnunet_temporal.inference.stream_networks import deals
 from nnunet_temporal.inference.windows import Windows
 from nnunet_temporal.networks.temporal_unet import FRAMES_PER_CHUNK
@@ -56,6 +57,7 @@ class SequencePredictor:
     Attributes:
         model: The model.
         both_ways: Whether sequences are also segmented from the last frame to the first.
+        smooth_frames: Over how many frames logits are smoothed along time; None leaves them as they are.
         frames_per_chunk: Frames that pass the networks together, over all windows and mirrored copies.
     """
 
@@ -66,12 +68,16 @@ class SequencePredictor:
         *,
         mirror: bool = False,
         both_ways: bool = False,
+        smooth_frames: int | None = None,
         compile: bool = False,
         frames_per_chunk: int = FRAMES_PER_CHUNK,
     ) -> None:
         """Move the networks to the device; see ``from_model_folder``."""
+        if smooth_frames is not None:
+            check_smooth_frames(smooth_frames)
         self.model = model
         self.both_ways = both_ways
+        self.smooth_frames = smooth_frames
         self.frames_per_chunk = frames_per_chunk
         self._engine = ChunkEngine(model, torch.device(device), mirror, frames_per_chunk if compile else None)
 
@@ -85,6 +91,7 @@ class SequencePredictor:
         checkpoint_name: str = CHECKPOINT,
         mirror: bool = False,
         both_ways: bool = False,
+        smooth_frames: int | None = None,
         compile: bool = False,
     ) -> "SequencePredictor":
         """Read a model from nnU-Net's results folder, of a temporal trainer or a 2D one.
@@ -96,13 +103,16 @@ class SequencePredictor:
             checkpoint_name: File in the folders of the folds.
             mirror: Whether to average over mirrored copies, as ``nnUNetv2_predict`` does by default.
             both_ways: Whether sequences are also segmented from the last frame to the first, and logits averaged.
+            smooth_frames: Over how many frames logits are smoothed along time, an odd number from 5 on.
             compile: Whether to compile the 2D networks, for a minute or so at the first frames.
 
         Raises:
             InputError: See ``TrainedModel.read``; or the networks have no parts to compile.
+            ValueError: There is no smoothing over so many frames.
         """
         model = TrainedModel.read(Path(folder), folds, checkpoint_name)
-        return cls(model, device, mirror=mirror, both_ways=both_ways, compile=compile)
+        options = {"mirror": mirror, "both_ways": both_ways, "compile": compile}
+        return cls(model, device, smooth_frames=smooth_frames, **options)
 
     def predict(
         self, image: np.ndarray, pixel_mm: tuple[float, float], *, with_probabilities: bool = False
@@ -140,8 +150,7 @@ class SequencePredictor:
         masks = np.zeros(shape, mask_type(labels))
         probabilities = background_probabilities(labels, shape) if with_probabilities else None
         confidence = np.full(len(masks), np.nan)
-        segment = partial(self._logits, clock=clock)
-        for index, logits in average_both_ways(segment, sequence, clock) if self.both_ways else segment(sequence):
+        for index, logits in self._passes(clock)(sequence):
             with clock.stage("post-process"):
                 native = sequence.preparation.to_native(logits)
                 masks[index, rows, columns] = to_labels(native, labels).cpu().numpy()
@@ -170,11 +179,13 @@ class SequencePredictor:
             intensities: Without a warm-up clip: normalisation per channel, such as ``[Intensities(mean, sd)]``.
 
         Raises:
-            ValueError: Neither a clip nor size and intensities are given, or the predictor looks both ways.
+            ValueError: Neither a clip nor size and intensities are given, or the predictor needs frames to come.
             InputError: See ``predict``.
         """
         if self.both_ways:
             raise ValueError("a live video has no last frame to begin with; stream by a predictor without both_ways")
+        if self.smooth_frames is not None:
+            raise ValueError("a live video waits for no frames; stream by a predictor without smooth_frames")
         if warm_up is not None:
             clip = self.prepare(warm_up, pixel_mm)
             return LiveStream(self._engine, clip.preparation, clip.image.shape[2:], clip)
@@ -182,6 +193,15 @@ class SequencePredictor:
             raise ValueError("a stream needs a warm-up clip, or the size of frames and intensities of each channel")
         preparation = Preparation.unmeasured(self.model.configuration, pixel_mm, frame_size, intensities)
         return LiveStream(self._engine, preparation, frame_size)
+
+    def _passes(self, clock: StageClock) -> Pass:
+        """Return what yields the logits that masks are made of."""
+        run: Pass = partial(self._logits, clock=clock)
+        if self.both_ways:
+            run = partial(average_both_ways, run, clock=clock)
+        if self.smooth_frames is not None:
+            run = partial(smooth_over_time, run, frames=self.smooth_frames, clock=clock)
+        return run
 
     def _logits(self, sequence: PreparedSequence, clock: StageClock) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield indices of frames and their logits (K, T, Y, X) on the networks' grid, until all had theirs."""

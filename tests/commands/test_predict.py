@@ -166,6 +166,14 @@ def test_both_ways_gives_other_masks(work):
     assert any((pixels(path) != pixels(work / "both" / path.name)).any() for path in mask_paths(work / "one"))
 
 
+def test_smoothing_gives_other_masks_and_is_recorded(work):
+    for name, words in (("plain", ()), ("smooth", ("--smooth", 5))):
+        assert predict(work / "sequences", work / name, *words)[0] == 0
+    assert any((pixels(path) != pixels(work / "smooth" / path.name)).any() for path in mask_paths(work / "plain"))
+    records = (json.loads((work / name / "predicted_by.json").read_text()) for name in ("plain", "smooth"))
+    assert [record["options"]["smooth"] for record in records] == [None, 5]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_networks_give_the_same_masks(work):
@@ -193,6 +201,7 @@ def test_a_stock_2d_model_of_two_channels_predicts_sequences(work, nnunet_folder
         (("-tr", "nnUNetTrainerUnknown"), "expected the folder of a trained model"),
         (("-d", 778), "-d 778"),
         (("--save_probabilities",), "first 'nnunet_temporal split'"),
+        (("--smooth", 6), "--smooth: smoothing over 6 frames: expected an odd number from 5 on"),
     ],
 )
 def test_what_cannot_be_done_is_said(words, message, work):

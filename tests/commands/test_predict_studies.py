@@ -244,6 +244,7 @@ def test_in_a_whole_beat_masks_are_compared_with_those_from_the_other_side(cycli
     [
         (("auto", "--both_ways"), "--both_ways: not with --seed"),
         (("auto", "--compile"), "--compile: not with --seed"),
+        (("auto", "--smooth", 7), "--smooth: not with --seed"),
         (("auto", "--regions", 1, 0, 1), "say where the apex is"),
         (("auto", "--tmax", 1), "tmax: found 1, expected 2 or more"),
         (("auto", "--topk", 0), "of which 0 are read"),

@@ -14,6 +14,7 @@ from trained_models import write_model
 
 from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.inference import both_ways, sequence_predictor
+from nnunet_temporal.inference.logits_file import LogitsFile
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
@@ -125,14 +126,14 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path, monkeypatch):
     monkeypatch.setattr(sequence_predictor, "_KEPT_MB", 0.4)
     folder = write_model(tmp_path, nnUNetTrainerGDKVM)
     predictor = SequencePredictor.from_model_folder(folder, both_ways=True)
-    written, tensors, arrays = both_ways._write, [], {}
+    written, tensors, arrays = LogitsFile.write, [], {}
 
     def counted(file, index, logits):
         if index[-1] == 0:  # the last frames of the first pass
             tensors.append(sum(thing.nbytes for thing in gc.get_objects() if type(thing) is torch.Tensor))
         written(file, index, logits)
 
-    monkeypatch.setattr(both_ways, "_write", counted)
+    monkeypatch.setattr(LogitsFile, "write", counted)
     for frames in (40, 120):  # so many chunks of 8 that either number is odd
         image = np.tile(np.rint(movie(10, 4)[None, :, 0]).astype(np.uint8), (1, frames // 10, 1, 1))
         tracemalloc.start()
