@@ -24,14 +24,15 @@ for _name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_ext
 pytest_plugins = ["browser_fixtures"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Give the workers of ``pytest -n`` whole files, whose tests share costly fixtures, and the longest ones first."""
+    """Order files for the two workers of ``pytest -n 2 --dist loadfile``, which take them from the top one by one.
+
+    The longest keeps one busy while the other one takes those that share the walked road, the costliest fixture of all.
+    """
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    walkers = {item.path for item in items if "road" in item.fixturenames}  # the costliest: once for both files
-    items.sort(key=lambda item: (item.path not in walkers, -slow[item.path]))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("road" if item.path in walkers else item.path.stem))
+    longest = max(slow, key=slow.__getitem__, default=None)
+    walkers = {item.path for item in items if "road" in item.fixturenames}
+    items.sort(key=lambda item: (item.path != longest, item.path not in walkers, -slow[item.path]))
 
 
 @dataclass(frozen=True)
