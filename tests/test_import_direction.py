@@ -16,7 +16,7 @@ SOURCE_FOLDERS = {
 
 # A part may import parts of its own rank and below.
 RANKS = {
-    **dict.fromkeys(("", "errors", "atomic", "sequence_fields", "sequences", "plans"), 0),
+    **dict.fromkeys(("", "errors", "atomic", "hashing", "sequence_fields", "sequences", "plans"), 0),
     **dict.fromkeys(("networks", "losses", "metrics", "demo_data"), 0),
     **dict.fromkeys(("datasets", "training", "inference", "report", "evaluation"), 1),
     **dict.fromkeys(("planners", "trainers"), 2),

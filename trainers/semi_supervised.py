@@ -256,8 +256,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
         super().on_train_epoch_end(train_outputs)
         outputs = collate_outputs(train_outputs)
         for key in LOSSES:
-            mean = float(np.mean(from_all_processes(outputs[key])))
-            self.logger.log(key, mean, self.current_epoch)
+            self.logger.log(key, float(np.mean(from_all_processes(outputs[key]))), self.current_epoch)
         for key, value in self.round_values.items():
             self.logger.log(key, value, self.current_epoch)
 

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         num_processes=arguments.np,
         folds=folds,
     )
-    choice = Choice.of_nnunet(found)
+    choice = Choice.of_nnunet(found, results)
     choice.write(results / BEST, Path(found["best_model_or_ensemble"]["postprocessing_file"]))
     print(f"\nChosen: {' and '.join(choice.models)}")
     print(f"  Dice of the cross-validation {choice.dice:.4f}, with postprocessing {choice.dice_postprocessed:.4f}")

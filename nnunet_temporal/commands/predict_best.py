@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code, 1 when any sequence failed; no masks are written then but those of single models.
     """
-    choice, postprocessing = read_choice(results_folder(arguments.d) / BEST)
+    results = results_folder(arguments.d)
+    choice, postprocessing = read_choice(results / BEST)
     if not arguments.i.is_dir() or not any(arguments.i.glob(f"*{_FIRST_CHANNEL}")):
         raise InputError(
             f"-i {arguments.i}: found no sequences CASE_0000.nii.gz; make them of movies with 'nnunet_temporal split'"
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     calls = [_call(model, folder, choice, arguments) for model, folder in zip(choice.models, members, strict=True)]
     for call in calls:
         TrainedModel.read(model_folder(call), call.f)  # or the second one would be missed after hours
+    choice.check_checkpoints(results)
     for model, call in zip(choice.models, calls, strict=True):
         print(f"{model}, folds {' '.join(map(str, choice.folds))}")
         if code := predict.run(call):
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     masks = _postprocess(averaged, arguments.o, postprocessing)
     write_record(
         arguments.o,
-        dataset=results_folder(arguments.d).name,
+        dataset=results.name,
         trainer=" and ".join(choice.models),
         folds=choice.folds,
         options={"device": arguments.device, "tta": arguments.tta, "postprocessing": True},

@@ -2,17 +2,21 @@
 
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.postprocessing import remove_connected_components
+from tqdm import tqdm
 
 from nnunet_temporal.atomic import atomic_path, read_json_object, write_json
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.hashing import hash_file
+from nnunet_temporal.training.stock_model import CHECKPOINT
 
 _CHOICE, _POSTPROCESSING = "choice.json", "postprocessing.pkl"
+_PATIENCE_S = 2.0
 _AGAIN = "Choose again with 'nnunet_temporal find_best_configuration', or copy the folder again."
 
 Postprocessing = tuple[list[Callable[..., Any]], list[dict[str, Any]]]
@@ -28,24 +32,41 @@ class Choice:
         folds: Folds of each.
         dice: Mean Dice of the cross-validation as nnU-Net computes it, before postprocessing.
         dice_postprocessed: The same after it.
+        checkpoints: ``{"MODEL/fold_N": SHA-256}`` of what was cross-validated.
     """
 
     models: list[str]
     folds: list[int]
     dice: float
     dice_postprocessed: float
+    checkpoints: dict[str, str]
 
     @classmethod
-    def of_nnunet(cls, information: Mapping[str, Any]) -> "Choice":
-        """Take over what nnU-Net's ``find_best_configuration`` returns."""
+    def of_nnunet(cls, information: Mapping[str, Any], results: Path) -> "Choice":
+        """Take over what nnU-Net's ``find_best_configuration`` returns of the models in ``results``."""
         best = information["best_model_or_ensemble"]
         names = ("trainer", "plans_identifier", "configuration")
+        models = ["__".join(model[name] for name in names) for model in best["selected_model_or_models"]]
         return cls(
-            models=["__".join(model[name] for name in names) for model in best["selected_model_or_models"]],
+            models=models,
             folds=list(information["folds"]),
             dice=float(best["result_on_crossval_pre_pp"]),
             dice_postprocessed=float(best["result_on_crossval_post_pp"]),
+            checkpoints=hash_checkpoints(results, models, information["folds"]),
         )
+
+    def check_checkpoints(self, results: Path) -> None:
+        """Make sure that the models in ``results``, which must be there, are those that were chosen.
+
+        Raises:
+            InputError: One has been trained anew since.
+        """
+        found = hash_checkpoints(results, self.models, self.folds)
+        if changed := [name for name in found if found[name] != self.checkpoints.get(name)]:
+            raise InputError(
+                f"{results / changed[0] / CHECKPOINT}: is not the one that was cross-validated when {self.models} were "
+                f"chosen, so that neither the choice nor its postprocessing is known to fit. {_AGAIN}"
+            )
 
     def write(self, folder: Path, postprocessing: Path) -> None:
         """Write the choice, and a copy of nnU-Net's ``postprocessing.pkl``, into a folder; made when missing."""
@@ -53,6 +74,15 @@ class Choice:
         with atomic_path(folder / _POSTPROCESSING) as temporary:
             shutil.copyfile(postprocessing, temporary)
         write_json(asdict(self), folder / _CHOICE)
+
+
+def hash_checkpoints(results: Path, models: Sequence[str], folds: Sequence[int]) -> dict[str, str]:
+    """Return the SHA-256 of the checkpoint of every fold of every model, by ``MODEL/fold_N``."""
+    names = [f"{model}/fold_{fold}" for model in models for fold in folds]
+    return {
+        name: hash_file(results / name / CHECKPOINT)
+        for name in tqdm(names, desc="Checking checkpoints", unit="file", delay=_PATIENCE_S)
+    }
 
 
 _KEEP_LARGEST = remove_connected_components.remove_all_but_largest_component_from_segmentation

@@ -1,9 +1,6 @@
 """Where a report comes from: programs, model, data."""
 
-import hashlib
-import os
 import platform
-from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +8,11 @@ from typing import Any
 
 from nnunet_temporal.atomic import read_json_object
 from nnunet_temporal.datasets.problems import listed
+from nnunet_temporal.hashing import hash_files
 from nnunet_temporal.inference.prediction_record import read_record
 from nnunet_temporal.report.cohort import Cohort
 
 _PROGRAMS = ("nnunet_temporal", "nnunetv2", "torch", "numpy")
-_CHUNK = 1 << 20
 _NAMED_AT_MOST = 20
 _NOT_RECORDED = "not recorded beside the masks ('nnunet_temporal predict' records it, nnUNetv2_predict does not)"
 
@@ -53,20 +50,6 @@ def find_provenance(cohort: Cohort, masks: Path) -> list[tuple[str, str]]:
     if cohort.not_predicted:
         facts.append(("Movies without masks, not in this report", listed(cohort.not_predicted, _NAMED_AT_MOST)))
     return facts
-
-
-def hash_files(files: Iterable[Path]) -> str:
-    """Return the SHA-256 of the lines "name, SHA-256 of the content" of files, sorted, wherever they lie."""
-    lines = "\n".join(sorted(f"{file.name} {_hash(file)}" for file in files))
-    return hashlib.sha256(os.fsencode(lines)).hexdigest()
-
-
-def _hash(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while chunk := content.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _model(record: dict[str, Any], plans: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """``predict_best``: one model or two, averaged and postprocessed, and what later commands find beside the masks."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from phantom_dataset import movie
 from trained_models import write_model
 
 from nnunet_temporal.cli import main
-from nnunet_temporal.inference.best_choice import Choice
+from nnunet_temporal.inference.best_choice import Choice, hash_checkpoints
 from nnunet_temporal.inference.prediction_record import read_record
 from nnunet_temporal.inference.study import merge_studies, split_studies
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
@@ -35,8 +36,9 @@ def work(nnunet_folders, tmp_path):
 def choose(work, *models, functions=(), options=()):
     """Keep a choice of models, and a postprocessing."""
     (work / "pp.pkl").write_bytes(pickle.dumps((list(functions), list(options))))
-    folder = work / "nnUNet_results" / "Dataset777_Phantom" / "best"
-    Choice(list(models), [0, 1], 0.5, 0.5).write(folder, work / "pp.pkl")
+    results = work / "nnUNet_results" / "Dataset777_Phantom"
+    hashes = hash_checkpoints(results, [model for model in models if (results / model).is_dir()], [0, 1])
+    Choice(list(models), [0, 1], 0.5, 0.5, hashes).write(results / "best", work / "pp.pkl")
 
 
 def predict_best(work, output="masks"):
@@ -111,6 +113,15 @@ def test_a_second_model_that_was_left_behind_is_named_before_the_first_predicts(
     choose(work, GDKVM, "nnUNetTrainerCSTM__plans__2dt")
     assert predict_best(work) == 2
     assert "nnUNetTrainerCSTM__plans__2dt: expected the folder of a trained model" in capsys.readouterr().err
+    assert not (work / "masks").exists()
+
+
+def test_a_model_that_was_trained_anew_since_it_was_chosen_predicts_nothing(work, capsys):
+    choose(work, STOCK, GDKVM)
+    results = work / "nnUNet_results" / "Dataset777_Phantom"
+    shutil.copy(*(results / GDKVM / f"fold_{fold}" / "checkpoint_final.pth" for fold in (0, 1)))
+    assert predict_best(work) == 2
+    assert f"{GDKVM}/fold_1/checkpoint_final.pth: is not the one that was cross-valid" in capsys.readouterr().err
     assert not (work / "masks").exists()
 
 

@@ -1,3 +1,5 @@
+import contextlib
+import hashlib
 import json
 import os
 import pickle
@@ -30,13 +32,23 @@ LEARNT = ([remove_all_but_largest_component_from_segmentation], [{"labels_or_reg
 @pytest.fixture
 def best(tmp_path):
     (tmp_path / "postprocessing.pkl").write_bytes(pickle.dumps(LEARNT))
-    Choice.of_nnunet(information("A__p__2d", "B__p__2dt")).write(tmp_path / "best", tmp_path / "postprocessing.pkl")
+    for model in ("A__p__2d", "B__p__2dt", "C__p__2d"):
+        for fold in (0, 2):
+            (tmp_path / model / f"fold_{fold}").mkdir(parents=True)
+            (tmp_path / model / f"fold_{fold}" / "checkpoint_final.pth").write_text(f"{model} {fold}")
+    choice = Choice.of_nnunet(information("A__p__2d", "B__p__2dt"), tmp_path)
+    choice.write(tmp_path / "best", tmp_path / "postprocessing.pkl")
     return tmp_path / "best"
 
 
 def test_a_choice_is_read_as_it_was_made(best):
     choice, postprocessing = read_choice(best)
-    assert choice == Choice(["A__p__2d", "B__p__2dt"], [0, 2], 0.5, 0.6)
+    hashes = {
+        f"{model}/fold_{fold}": hashlib.sha256(f"{model} {fold}".encode()).hexdigest()
+        for model in ("A__p__2d", "B__p__2dt")
+        for fold in (0, 2)
+    }
+    assert choice == Choice(["A__p__2d", "B__p__2dt"], [0, 2], 0.5, 0.6, hashes)
     assert postprocessing == LEARNT
 
 
@@ -48,9 +60,20 @@ def test_a_choice_can_be_carried_elsewhere(best, tmp_path):
 
 def test_a_new_choice_replaces_the_old_one(best, tmp_path):
     (tmp_path / "postprocessing.pkl").write_bytes(pickle.dumps(([], [])))
-    Choice.of_nnunet(information("C__p__2d")).write(best, tmp_path / "postprocessing.pkl")
+    Choice.of_nnunet(information("C__p__2d"), tmp_path).write(best, tmp_path / "postprocessing.pkl")
     choice, postprocessing = read_choice(best)
     assert choice.models == ["C__p__2d"] and postprocessing == ([], [])
+
+
+def test_models_that_were_trained_anew_are_not_those_that_were_chosen(best, tmp_path):
+    choice, _ = read_choice(best)
+    choice.check_checkpoints(tmp_path)
+    for name, fits in (("C__p__2d/fold_0", True), ("A__p__2d/fold_1", True), ("B__p__2dt/fold_2", False)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "checkpoint_final.pth").write_text("trained anew")
+        message = rf"{name}/checkpoint_final\.pth: is not the one that was cross-validated"
+        with contextlib.nullcontext() if fits else pytest.raises(InputError, match=message):
+            choice.check_checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["choice.json", "postprocessing.pkl"])

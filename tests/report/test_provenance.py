@@ -8,9 +8,10 @@ from mask_folders import write_masks
 from segmented_hearts import beating, write_folders
 
 from nnunet_temporal.errors import InputError
+from nnunet_temporal.hashing import hash_files
 from nnunet_temporal.inference.prediction_record import RECORD_NAME, write_record
 from nnunet_temporal.report.cohort import find_cohort
-from nnunet_temporal.report.provenance import find_provenance, hash_files
+from nnunet_temporal.report.provenance import find_provenance
 
 HEART = beating()
 
