@@ -46,7 +46,7 @@ DICOM_REQUIREMENTS = ["pydicom>=3.0", "python-gdcm>=3.0.24"]
 # ruff is held within one minor release, because the next may format differently.
 TEST_REQUIREMENTS = [
     "pytest>=8.0",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.7",
     "setuptools>=77",
     "ruff>=0.17.5,<0.18",
     "mypy>=2.0",
