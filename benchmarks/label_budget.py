@@ -7,8 +7,7 @@ sees as many labelled frames. At a budget of five the other semi-supervised trai
 twin trains twice as long: were it not trained out, steps could give what unlabelled frames seem to give.
 
 The held-out studies are scored in every frame, as predicted and with logits smoothed along time; sequence_scores.py
-says by what. While a semi-supervised trainer runs,
-every round of its pseudo-labels is compared with the hidden truth, too.
+says by what. While a semi-supervised trainer runs, every round of its pseudo-labels is compared with the hidden truth.
 
     python benchmarks/label_budget.py --dataset 600 --seeds 3 --iterations 1000 --output DIR
     python benchmarks/label_budget.py --dataset 600 --cost --output DIR
@@ -31,7 +30,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from sequence_scores import COLUMNS, Scores, held_out, print_table, score_all, truth_of
 from shared_plans import Dataset, prepare
 from tqdm import tqdm
-from training_runs import build_trainer, predict_case, predictor_of, run_command, smoothing_predictor_of
+from training_runs import build_trainer, predict_case, predictor_of, run_command, smoothed, smoothing_predictor_of
 from watched_pseudo_labels import WatchedPseudoLabels, print_rounds, read_truths
 
 from nnunet_temporal.atomic import write_json
@@ -189,9 +188,9 @@ def print_results(results: dict[Arm, list[dict]], arms: dict[Arm, Arm | None], d
     scores: dict[str, list[Scores]] = {"truth": [score_all(truths, dataset)]}
     baselines = {arm.name: twin.name for arm, twin in arms.items() if twin}
     for arm, runs in results.items():
-        smoothed = f"{arm.name}, smoothed"
-        scores |= {arm.name: [run["scores"] for run in runs], smoothed: [run[SMOOTHED] for run in runs]}
-        baselines[smoothed] = arm.name
+        scores[arm.name] = [run["scores"] for run in runs]
+        scores[smoothed(arm.name)] = [run[SMOOTHED] for run in runs]
+        baselines[smoothed(arm.name)] = arm.name
     print_table(scores, baselines, COLUMNS)
     for arm, runs in results.items():
         if runs[0]["rounds"]:

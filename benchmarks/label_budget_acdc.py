@@ -27,7 +27,7 @@ from nnunetv2.paths import nnUNet_raw
 from sequence_scores import Scores, print_table
 from shared_plans import Dataset, prepare
 from tqdm import tqdm
-from training_runs import STOCK_TRAINER, Predictor, build_trainer, predictor_of, smoothing_predictor_of
+from training_runs import STOCK_TRAINER, Predictor, build_trainer, predictor_of, smoothed, smoothing_predictor_of
 
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.datasets import acdc
@@ -66,11 +66,6 @@ def run(name: str, dataset: Dataset, steps: int, seed: int, device: torch.device
         name: score_held_out(predictor_of(trainer), name, dataset),
         smoothed(name): score_held_out(smoothing_predictor_of(trainer), name, dataset),
     }
-
-
-def smoothed(name: str) -> str:
-    """Name the arm whose logits are smoothed along time."""
-    return f"{name}, smoothed"
 
 
 def score_held_out(predictor: Predictor, name: str, dataset: Dataset) -> Scores:

@@ -90,6 +90,11 @@ def smoothing_predictor_of(trainer: nnUNetTrainer) -> SequencePredictor:
     return SequencePredictor(trained_model(trainer), trainer.device, smooth_frames=SMOOTH_FRAMES)
 
 
+def smoothed(name: str) -> str:
+    """Name the arm of a table whose logits are smoothed along time."""
+    return f"{name}, smoothed"
+
+
 def predict_case(predictor: Predictor, case: str, images: Path) -> np.ndarray:
     """Predict the sequence of a raw images folder: (T, Y, X) label map."""
     image, properties = SimpleITKIO().read_images([str(images / f"{case}_0000.nii.gz")])

@@ -144,7 +144,7 @@ def _write_record(arguments: argparse.Namespace, folder: Path, model: TrainedMod
 
 def _plain(value: object) -> object:
     """Return an option as JSON has it."""
-    return value if value is None or isinstance(value, bool | int) else str(value)
+    return value if isinstance(value, int | None) else str(value)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -229,8 +229,14 @@ def _read_predictor(arguments: argparse.Namespace, folder: Path) -> SequencePred
 def _predictor(arguments: argparse.Namespace, model: TrainedModel, device: str) -> SequencePredictor | StudyPredictor:
     if arguments.seed is not None:
         return study_predictor(arguments, model, device)
-    options = {"mirror": arguments.tta, "both_ways": arguments.both_ways, "compile": arguments.compile}
-    return SequencePredictor(model, device, smooth_frames=arguments.smooth, **options)
+    return SequencePredictor(
+        model,
+        device,
+        mirror=arguments.tta,
+        both_ways=arguments.both_ways,
+        smooth_frames=arguments.smooth,
+        compile=arguments.compile,
+    )
 
 
 def _peak_mb() -> float:

@@ -111,8 +111,7 @@ class SequencePredictor:
             ValueError: There is no smoothing over so many frames.
         """
         model = TrainedModel.read(Path(folder), folds, checkpoint_name)
-        options = {"mirror": mirror, "both_ways": both_ways, "compile": compile}
-        return cls(model, device, smooth_frames=smooth_frames, **options)
+        return cls(model, device, mirror=mirror, both_ways=both_ways, smooth_frames=smooth_frames, compile=compile)
 
     def predict(
         self, image: np.ndarray, pixel_mm: tuple[float, float], *, with_probabilities: bool = False
