@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import sys
 from pathlib import Path
 
 from nnunetv2.postprocessing.remove_connected_components import load_postprocess_save
@@ -19,7 +20,7 @@ from nnunet_temporal.inference.best_choice import Choice, Postprocessing, read_c
 from nnunet_temporal.inference.confidence import remove_confidence
 from nnunet_temporal.inference.ensemble import ensemble_folders
 from nnunet_temporal.inference.model_folder import TrainedModel
-from nnunet_temporal.inference.prediction_record import write_record
+from nnunet_temporal.inference.prediction_record import read_record, record_of, write_record
 from nnunet_temporal.inference.study import PREDICTION_ARGUMENTS
 
 HELP = "Predict sequences by what find_best_configuration chose: its models, their mean, its postprocessing."
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-d", required=True, metavar="DATASET", help="id or name of the dataset the models were trained on")
     add("-device", choices=("cuda", "cpu"), default="cuda", help="where to predict (default: %(default)s)")
     add("--tta", action="store_true", help="average mirrored copies, where the training mirrored")
+    add("--continue_prediction", action="store_true", help="keep masks of single models that are there already")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,10 +66,18 @@ def run(arguments: argparse.Namespace) -> int:
     for call in calls:
         TrainedModel.read(model_folder(call), call.f)  # or the second one would be missed after hours
     choice.check_checkpoints(results)
+    _begin_or_continue(members, arguments, dataset=results.name, checkpoints=choice.checkpoints, tta=arguments.tta)
+    codes = []
     for model, call in zip(choice.models, calls, strict=True):
         print(f"{model}, folds {' '.join(map(str, choice.folds))}")
-        if code := predict.run(call):
-            return code
+        codes.append(predict.run(call))
+    if any(codes):
+        print(
+            "No masks are written but those of single models. Mend or remove what could not be predicted, then call "
+            "again with --continue_prediction",
+            file=sys.stderr,
+        )
+        return 1
     averaged = members[0]
     if len(members) > 1:
         averaged = before / _MEAN
@@ -96,11 +106,28 @@ def _check_folders(folders: list[Path], sequences: Path) -> None:
             )
 
 
+def _begin_or_continue(members: list[Path], arguments: argparse.Namespace, **facts: object) -> None:
+    """Note what the masks of single models are predicted by. Those that are there are kept only if by the same."""
+    before = arguments.o / _BEFORE
+    masks = [file for folder in members for pattern in ("*.nii.gz", "*.npz") for file in folder.glob(pattern)]
+    if not arguments.continue_prediction:
+        for mask in masks:  # or a call that continues this one would find them
+            mask.unlink()
+    elif masks and read_record(before) != record_of(**facts):
+        raise InputError(
+            f"--continue_prediction: the masks in {before} are by other models, options or versions than those of "
+            "this call; choose another -o, or predict anew without it"
+        )
+    before.mkdir(parents=True, exist_ok=True)
+    write_record(before, **facts)
+
+
 def _call(model: str, output: Path, choice: Choice, arguments: argparse.Namespace) -> argparse.Namespace:
     """Return the arguments of the verb ``predict`` for one model."""
     trainer, plans, configuration = model.split("__")
     words = ["-i", arguments.i, "-o", output, "-d", arguments.d, "-tr", trainer, "-p", plans, "-c", configuration]
     words += ["-device", arguments.device, *(["--tta"] if arguments.tta else [])]
+    words += ["--continue_prediction"] if arguments.continue_prediction else []
     words += ["--save_probabilities"] if len(choice.models) > 1 else []
     parser = argparse.ArgumentParser()
     predict.add_arguments(parser)

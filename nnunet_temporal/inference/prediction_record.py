@@ -9,9 +9,14 @@ from nnunet_temporal.atomic import read_json_object, write_json
 RECORD_NAME = "predicted_by.json"
 
 
+def record_of(**facts: object) -> dict[str, Any]:
+    """Return what is recorded: the version of this package and ``facts``, plain values by their names."""
+    return {"nnunet_temporal": __version__, **facts}
+
+
 def write_record(folder: Path, **facts: object) -> None:
-    """Write which model predicted the masks in a folder, and how; ``facts`` are plain values by their names."""
-    write_json({"nnunet_temporal": __version__, **facts}, folder / RECORD_NAME)
+    """Write which model predicted the masks in a folder, and how; see ``record_of``."""
+    write_json(record_of(**facts), folder / RECORD_NAME)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

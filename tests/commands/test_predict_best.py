@@ -41,8 +41,8 @@ def choose(work, *models, functions=(), options=()):
     Choice(list(models), [0, 1], 0.5, 0.5, hashes).write(results / "best", work / "pp.pkl")
 
 
-def predict_best(work, output="masks"):
-    words = ("-i", work / "sequences", "-o", work / output, "-d", 777, "-device", "cpu")
+def predict_best(work, *options):
+    words = ("-i", work / "sequences", "-o", work / "masks", "-d", 777, "-device", "cpu", *options)
     return main(["predict_best", *map(str, words)])
 
 
@@ -84,12 +84,35 @@ def test_later_commands_find_what_they_need_beside_the_masks(work):
     assert {"dataset.json", "plans.json"} < {path.name for path in (work / "masks").iterdir()}
 
 
-def test_a_sequence_that_cannot_be_read_ends_it_without_masks(work, capsys):
+def test_what_a_sequence_that_cannot_be_read_left_undone_is_done_by_the_next_call(work, capsys):
     choose(work, STOCK, GDKVM)
-    (work / "sequences" / "a_z01_0000.nii.gz").write_bytes(b"broken")
+    broken = work / "sequences" / "a_z01_0000.nii.gz"
+    good = broken.read_bytes()
+    broken.write_bytes(b"broken")
     assert predict_best(work) == 1
-    assert "a_z01" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a_z01" in said
+    assert "call again with --continue_prediction" in said
     assert not mask_paths(work / "masks")
+    # By both models, or the second would begin when somebody is back.
+    kept = [work / "masks" / "before_postprocessing" / model / "a_z00.nii.gz" for model in (STOCK, GDKVM)]
+    times = [path.stat().st_mtime_ns for path in kept]
+    broken.write_bytes(good)
+    assert predict_best(work, "--continue_prediction") == 0
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert [path.name for path in mask_paths(work / "masks")] == ["a_z00.nii.gz", "a_z01.nii.gz"]
+
+
+def test_masks_by_other_weights_are_not_kept(work, capsys):
+    choose(work, STOCK, GDKVM)
+    assert predict_best(work) == 0
+    results = work / "nnUNet_results" / "Dataset777_Phantom"
+    shutil.copy(*(results / GDKVM / f"fold_{fold}" / "checkpoint_final.pth" for fold in (0, 1)))
+    choose(work, STOCK, GDKVM)
+    assert predict_best(work, "--continue_prediction") == 2
+    assert "before_postprocessing are by other models" in capsys.readouterr().err
+    assert predict_best(work) == 0
+    assert predict_best(work, "--continue_prediction") == 0
 
 
 def test_nothing_is_predicted_without_a_choice_or_without_sequences(work, capsys):
