@@ -56,22 +56,30 @@ def truth_of(sequence: Sequence, dataset: Dataset) -> np.ndarray:
 
 def score_sequence(mask: np.ndarray, truth: np.ndarray, sequence: Sequence) -> dict[str, float]:
     """Score label maps (T, Y, X) by the truth of every frame."""
-    areas, true_areas = (
-        {name: (maps == value).sum((1, 2)) for name, value in STRUCTURES.items()} for maps in (mask, truth)
-    )
-    overlaps = [
-        dice(found == value, true == value)
-        for found, true in zip(mask, truth, strict=True)
-        for value in STRUCTURES.values()
-    ]
-    phases = [sequence.ed, sequence.es]
+    areas, true_areas = areas_of(mask), areas_of(truth)
+    phases = np.array([sequence.ed, sequence.es])
     return {
-        "dice": 100 * float(np.nanmean(overlaps)),
+        "dice": mean_dice(mask, truth),
         "temporal error": temporal_error_percent(areas, true_areas, cyclic=sequence.cyclic),
         "roughness": area_roughness_percent(np.stack(list(areas.values()), 1), cyclic=sequence.cyclic),
         "flicker": pixel_flicker_percent(mask > 0, cyclic=sequence.cyclic),
         "area change": area_change_against_truth(areas["LV"][phases], true_areas["LV"][phases]),
     }
+
+
+def areas_of(mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Count the pixels (T,) of each structure in label maps (T, Y, X)."""
+    return {name: (mask == value).sum((1, 2)) for name, value in STRUCTURES.items()}
+
+
+def mean_dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean Dice of label maps (T, Y, X) over frames and structures, in points."""
+    overlaps = [
+        dice(found == value, true == value)
+        for found, true in zip(mask, truth, strict=True)
+        for value in STRUCTURES.values()
+    ]
+    return 100 * float(np.nanmean(overlaps))
 
 
 def temporal_error_percent(areas: dict[str, np.ndarray], truth: dict[str, np.ndarray], *, cyclic: bool) -> float:
