@@ -60,6 +60,14 @@ def nnunet_folders(tmp_path, monkeypatch) -> NnunetFolders:
 
 
 @pytest.fixture
+def findable_trainers(monkeypatch):
+    """Let nnU-Net find our trainers, as ``nnunet_temporal env`` does."""
+    from nnunet_temporal.commands.env import VARIABLE, search_path_folder  # not at the top: see below
+
+    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+
+
+@pytest.fixture
 def process_group(tmp_path):
     """Let this process train as if it were one of several."""
     import torch  # not at the top: see below

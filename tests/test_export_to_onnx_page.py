@@ -9,7 +9,6 @@ import pytest
 from phantom_dataset import movie
 from trained_models import write_model
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.inference.onnx_export import export_model
 from nnunet_temporal.trainers.temporal_conv import nnUNetTrainerTemporalConv
 
@@ -17,8 +16,7 @@ PAGE = Path(__file__).resolve().parent.parent / "documentation" / "how_to" / "ex
 
 
 @pytest.mark.slow
-def test_the_examples_run_one_after_another(tmp_path, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+def test_the_examples_run_one_after_another(tmp_path, findable_trainers):
     export_model(write_model(tmp_path / "model", nnUNetTrainerTemporalConv), tmp_path / "export")
     names = {
         "EXPORT": tmp_path / "export",

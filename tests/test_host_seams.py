@@ -23,7 +23,6 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from phantom_dataset import LABELS, PLANS
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.networks.temporal_unet import Clip
 from nnunet_temporal.planners.temporal_planner import TemporalPlanner
 from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
@@ -250,8 +249,7 @@ def test_a_planner_copies_the_raw_datasets_splits(phantom):
     assert target.read_text() == (phantom.raw / "splits_final.json").read_text()
 
 
-def test_the_external_look_up_returns_the_installed_class_itself(monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+def test_the_external_look_up_returns_the_installed_class_itself(findable_trainers):
     with contextlib.redirect_stdout(io.StringIO()):
         found = [recursive_find_trainer_class_by_name("nnUNetTrainerGDKVM_10iterations") for _ in range(2)]
     assert found[0] is found[1] is VARIANTS["nnUNetTrainerGDKVM_10iterations"]

@@ -18,7 +18,6 @@ from trained_models import write_model
 from nnunet_temporal.cli import main
 from nnunet_temporal.commands import converters
 from nnunet_temporal.commands.converter_kinds import Converter
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.sequences import Manifest
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
 
@@ -110,8 +109,7 @@ def test_the_converter_of_the_page_names_a_bad_file(hearts, tmp_path, nnunet_fol
     assert "patient02/facts.json: expected facts in JSON" in capsys.readouterr().err
 
 
-def test_the_loop_around_a_live_video_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+def test_the_loop_around_a_live_video_runs(tmp_path, findable_trainers):
     names = {
         "MODEL": write_model(tmp_path, nnUNetTrainerGDKVM),
         "warm_up": movie(6, 0)[:, 0],

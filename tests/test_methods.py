@@ -23,7 +23,6 @@ from command_workspace import ON_CPU, Workspace
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from phantom_dataset import PLANS, Phantom, make_trainer
 
-from nnunet_temporal.commands.env import VARIABLE, ext_trainer_value
 from nnunet_temporal.trainers.temporal_trainer import nnUNetTrainerTemporal
 from nnunet_temporal.trainers.variants import METHODS, SEMI_SUPERVISED, VARIANTS
 
@@ -187,8 +186,7 @@ def test_a_resumed_training_takes_the_step_that_an_unbroken_one_takes(phantom, n
 
 
 @pytest.mark.parametrize("name", TRAINERS)
-def test_labels_that_are_regions_are_trained_and_predicted(phantom, monkeypatch, tmp_path, name):
-    monkeypatch.setenv(VARIABLE, ext_trainer_value())
+def test_labels_that_are_regions_are_trained_and_predicted(phantom, findable_trainers, tmp_path, name):
     file = phantom.preprocessed / "dataset.json"
     described = {**json.loads(file.read_text()), "labels": REGIONS, "regions_class_order": [2, 1]}
     file.write_text(json.dumps(described))

@@ -8,7 +8,6 @@ from phantom_dataset import masks, movie
 from trained_models import write_model
 
 from nnunet_temporal.cli import build_parser
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.trainers.cstm import nnUNetTrainerCSTM
 
 TEXT = (Path(__file__).resolve().parent.parent / "documentation" / "how_to" / "segment_4d_from_one_mask.md").read_text(
@@ -16,8 +15,7 @@ TEXT = (Path(__file__).resolve().parent.parent / "documentation" / "how_to" / "s
 )
 
 
-def test_the_example_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+def test_the_example_runs(tmp_path, findable_trainers):
     image = np.concatenate([movie(4, seed) for seed in range(3)], 1)  # six slices
     mask = masks(4)[0, 0].astype(np.uint8)
     names = {"MODEL": write_model(tmp_path, nnUNetTrainerCSTM), "image": image, "mask": mask}

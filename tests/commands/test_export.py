@@ -11,7 +11,6 @@ from phantom_dataset import movie
 from trained_models import pooled_dice, write_model
 
 from nnunet_temporal.cli import main
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.inference.onnx_stream import OnnxStream
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
@@ -22,9 +21,8 @@ MODEL = "nnUNetTrainerGDKVM__plans__2dt"
 
 
 @pytest.fixture
-def model(nnunet_folders, monkeypatch):
+def model(nnunet_folders, findable_trainers):
     """Write a model of two folds."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
     return write_model(nnunet_folders.results / "Dataset777_Phantom" / MODEL, nnUNetTrainerGDKVM, folds=(0, 1))
 
 

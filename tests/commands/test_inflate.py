@@ -27,9 +27,8 @@ RESAMPLING = ("resampling_fn_data_kwargs", "resampling_fn_seg_kwargs", "resampli
 
 
 @pytest.fixture(autouse=True)
-def findable_trainers(monkeypatch):
+def one_process(findable_trainers, monkeypatch):
     """Set what the verb sets for its process, so that it is undone; threads for nnU-Net's pools of processes."""
-    monkeypatch.setenv(VARIABLE, ext_trainer_value())
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: multiprocessing.dummy)
     monkeypatch.setattr(nnunetv2.utilities.utils, "Pool", multiprocessing.dummy.Pool)
 

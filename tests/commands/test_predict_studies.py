@@ -15,7 +15,6 @@ from phantom_dataset import masks, movie
 from trained_models import DATASET, write_model
 
 from nnunet_temporal.cli import main
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.inference import cluster
 from nnunet_temporal.inference.study import split_studies
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest, Sequence
@@ -293,11 +292,10 @@ def test_a_model_that_remembers_no_masks_is_refused(work, results):
 
 
 @pytest.mark.slow
-def test_workers_that_run_elsewhere_write_what_one_process_does(work, results, monkeypatch):
+def test_workers_that_run_elsewhere_write_what_one_process_does(work, results, monkeypatch, findable_trainers):
     write_model(results / "other", nnUNetTrainer, "2d", folds=(1,))
     for name in "ab":
         save_nifti(work / "seeds" / f"{name}.nii.gz", drawn((1, 0)), ZOOMS)
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
     other = ("--seed_model", results.relative_to(work) / "other")
     here = torch.get_num_threads()
     torch.set_num_threads(1)  # as each worker does with its share; other numbers of threads round otherwise

@@ -12,7 +12,6 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from phantom_dataset import movie
 from trained_models import write_model
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.inference import both_ways, sequence_predictor
 from nnunet_temporal.inference.logits_file import LogitsFile
 from nnunet_temporal.inference.model_folder import TrainedModel
@@ -26,10 +25,7 @@ from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNetSupervised
 PIXEL_MM = (1.5, 1.25)
 
 
-@pytest.fixture(autouse=True)
-def trainers(monkeypatch):
-    """Let nnU-Net find our trainers."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 
 def sequence(frames: int = 21) -> np.ndarray:

@@ -72,9 +72,8 @@ def client():
 
 
 @pytest.fixture
-def work(nnunet_folders, tmp_path, monkeypatch):
+def work(nnunet_folders, tmp_path, findable_trainers):
     """Write a model and sequences; return the folder of both."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
     write_model(nnunet_folders.results / "Dataset777_Phantom" / MODEL, nnUNetTrainerGDKVM)
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()

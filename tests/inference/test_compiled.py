@@ -10,7 +10,6 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from phantom_dataset import movie
 from trained_models import write_model
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.compiled import FixedDecoder, FixedEncoder, compile_parts
 from nnunet_temporal.inference.model_folder import TrainedModel
@@ -26,9 +25,8 @@ has_compiler = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def trainers(monkeypatch):
+def nothing_compiled(findable_trainers):
     """Let nnU-Net find our trainers, and begin and end with nothing compiled."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
     torch.compiler.reset()
     yield
     torch.compiler.reset()

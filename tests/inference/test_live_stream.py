@@ -6,7 +6,6 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from phantom_dataset import movie
 from trained_models import write_model
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.intensities import Intensities
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
@@ -16,10 +15,7 @@ PIXEL_MM = (1.5, 1.25)
 CLIP = movie(11, seed=4)[:, 0]
 
 
-@pytest.fixture(autouse=True)
-def trainers(monkeypatch):
-    """Let nnU-Net find our trainers."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 
 def run(stream, clip):

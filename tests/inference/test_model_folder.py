@@ -7,7 +7,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from trained_models import TWO_CHANNELS, write_model
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
+from nnunet_temporal.commands.env import VARIABLE
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.networks.temporal_unet import TemporalUNet
@@ -15,9 +15,8 @@ from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, findable_trainers):
     """Write a temporal model of three folds and let nnU-Net find its trainer."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
     return write_model(tmp_path / "model", nnUNetTrainerGDKVM, folds=(10, 2, "all"), mirror_axes=(1, 2))
 
 

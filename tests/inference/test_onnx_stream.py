@@ -33,13 +33,7 @@ stream = OnnxStream(folder, (1.5, 1.25), warm_up=clip)
 np.save(output, np.stack([stream.step(frame) for frame in clip]))
 """
 
-pytestmark = pytest.mark.slow  # exporting takes seconds
-
-
-@pytest.fixture(autouse=True)
-def trainers(monkeypatch):
-    """Let nnU-Net find our trainers."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("findable_trainers")]  # exporting takes seconds
 
 
 @pytest.fixture(scope="module")

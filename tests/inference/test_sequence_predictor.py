@@ -11,7 +11,6 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from phantom_dataset import movie
 from trained_models import REGIONS, TWO_CHANNELS, pooled_dice, stock_prediction, write_model
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.datasets.image_io import read_header, read_image
 from nnunet_temporal.demo_data import demo_data_folder
 from nnunet_temporal.errors import InputError
@@ -28,10 +27,7 @@ PIXEL_MM = (1.5, 1.25)
 PIXEL_WIDE_MM = (2.2, 2.0)  # on the networks' grid, the phantom is larger than a window then
 
 
-@pytest.fixture(autouse=True)
-def trainers(monkeypatch):
-    """Let nnU-Net find our trainers."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 
 def sequence(frames: int = 9) -> np.ndarray:

@@ -13,7 +13,6 @@ from scipy.signal import savgol_filter
 from scipy.special import softmax
 from trained_models import write_model
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
@@ -23,10 +22,7 @@ from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
 PIXEL_MM = (1.25, 1.25)
 
 
-@pytest.fixture(autouse=True)
-def trainers(monkeypatch):
-    """Let nnU-Net find our trainers."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 
 def smoothed(values, times, frames):

@@ -16,7 +16,6 @@ from semi_supervised import make_regions, parameters, quietly
 from test_methods import NUMBER, prepare
 from torch.nn import functional
 
-from nnunet_temporal.commands.env import VARIABLE, ext_trainer_value
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.sequence_predictor import SequencePredictor
 from nnunet_temporal.losses.distillation import Divergence
@@ -42,10 +41,7 @@ class nnUNetTrainerCSTMDistilled(Distilled, nnUNetTrainerCSTM):
     """Learns from triplets."""
 
 
-@pytest.fixture(autouse=True)
-def findable_trainers(monkeypatch):
-    """Let nnU-Net find the teachers by their names, as it has found the student."""
-    monkeypatch.setenv(VARIABLE, ext_trainer_value())
+pytestmark = pytest.mark.usefixtures("findable_trainers")  # teachers are found by their names
 
 
 def twin_of(student):

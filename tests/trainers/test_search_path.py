@@ -7,13 +7,11 @@ import pytest
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_temporal.commands.doctor import look_up_trainer
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.trainers.variants import VARIANTS
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_nnunet_finds_the_installed_class_which_can_be_pickled(name, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+def test_nnunet_finds_the_installed_class_which_can_be_pickled(name, findable_trainers):
     trainer = look_up_trainer(name)
     assert trainer is VARIANTS[name]
     assert pickle.loads(pickle.dumps(trainer)) is trainer

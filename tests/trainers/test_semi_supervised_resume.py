@@ -16,7 +16,6 @@ from semi_supervised import ALL, equal, files, parameters, quietly, remembered, 
 from stock_2d_model import INFLATED, write_stock_model
 
 from nnunet_temporal.cli import main
-from nnunet_temporal.commands.env import VARIABLE, ext_trainer_value
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.trainers import semi_supervised as mixin
 from nnunet_temporal.trainers.temporal_semi import nnUNetTrainerTemporalSemi
@@ -213,8 +212,7 @@ def test_two_seeded_trainings_are_equal_bit_by_bit(phantom):
 
 
 @pytest.mark.slow
-def test_an_inflated_model_goes_on_as_a_semi_supervised_training(phantom, monkeypatch):
-    monkeypatch.setenv(VARIABLE, ext_trainer_value())
+def test_an_inflated_model_goes_on_as_a_semi_supervised_training(phantom, monkeypatch, findable_trainers):
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: multiprocessing.dummy)
     monkeypatch.setattr(nnunetv2.utilities.utils, "Pool", multiprocessing.dummy.Pool)
     name, model = "nnUNetTrainerTemporalSemi_10iterations", write_stock_model(phantom)

@@ -5,7 +5,6 @@ import pytest
 from phantom_dataset import movie
 from trained_models import PATCH, write_model
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.propagation import study_start
@@ -18,10 +17,7 @@ from nnunet_temporal.trainers.cstm import nnUNetTrainerCSTM
 PIXEL_MM = (1.25, 1.25)  # the networks' own: nothing is resampled
 
 
-@pytest.fixture(autouse=True)
-def trainers(monkeypatch):
-    """Let nnU-Net find our trainers."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import torch
 from phantom_dataset import movie
 from trained_models import PATCH, REGIONS, TWO_CHANNELS, write_model
 
-from nnunet_temporal.commands.env import VARIABLE, search_path_folder
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.inference.model_folder import TrainedModel
 from nnunet_temporal.inference.pipeline import StageClock
@@ -30,10 +29,7 @@ THIRDS = StartOptions(apex_at="last", regions=(2, 2, 2))
 PAPER = PropagationOptions(THIRDS, direction="forward", cyclic=False)
 
 
-@pytest.fixture(autouse=True)
-def trainers(monkeypatch):
-    """Let nnU-Net find our trainers."""
-    monkeypatch.setenv(VARIABLE, str(search_path_folder()))
+pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 
 @pytest.fixture(scope="module")
