@@ -4,7 +4,8 @@ At each budget of labelled studies a semi-supervised trainer learns from all stu
 dataset of the labelled ones alone; the labelled studies of a smaller budget are among those of a larger one, and the
 held-out studies are always the same. All follow the plans of the dataset with two labelled studies, so that every step
 sees as many labelled frames. At a budget of five the other semi-supervised trainers have their turn, and the supervised
-twin trains twice as long: were it not trained out, steps could give what unlabelled frames seem to give.
+twin trains twice as long: were it not trained out, steps could give what unlabelled frames seem to give. The first of
+them also gets the truth of all frames in place of pseudo-labels there, the most that these could bring.
 
 The held-out studies are scored in every frame, as predicted and with logits smoothed along time; sequence_scores.py
 says by what. While a semi-supervised trainer runs, every round of its pseudo-labels is compared with the hidden truth.
@@ -31,7 +32,7 @@ from sequence_scores import COLUMNS, Scores, held_out, print_table, score_all, t
 from shared_plans import Dataset, prepare
 from tqdm import tqdm
 from training_runs import build_trainer, predict_case, predictor_of, run_command, smoothed, smoothing_predictor_of
-from watched_pseudo_labels import WatchedPseudoLabels, print_rounds, read_truths
+from watched_pseudo_labels import TruePseudoLabels, WatchedPseudoLabels, print_rounds, read_truths
 
 from nnunet_temporal.atomic import write_json
 from nnunet_temporal.trainers.semi_supervised import SemiSupervised
@@ -56,15 +57,18 @@ class Arm:
     trainer: str
     budget: int
     steps: int
+    true_labels: bool = False
 
     @property
     def name(self) -> str:
         """Name in tables."""
-        return f"{self.trainer}, {self.budget} studies, {self.steps} steps"
+        labels = ", true labels of all" if self.true_labels else ""
+        return f"{self.trainer}, {self.budget} studies, {self.steps} steps{labels}"
 
     def file(self, folder: Path, seed: int) -> Path:
         """Name the file in ``folder`` that holds a run's result."""
-        return folder / f"{self.trainer}_{self.budget}studies_{self.steps}steps_seed{seed}.json"
+        labels = "_truelabels" if self.true_labels else ""
+        return folder / f"{self.trainer}_{self.budget}studies_{self.steps}steps{labels}_seed{seed}.json"
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def arms_of(trainers: list[str], budgets: list[int], steps: int) -> dict[Arm, Ar
             twin = Arm(TWINS[trainer], budget, steps)
             arms |= {twin: None, Arm(trainer, budget, steps): twin}
             if budget == COMPARED_AT and trainer == trainers[0]:
-                arms[Arm(TWINS[trainer], budget, 2 * steps)] = twin
+                arms |= {Arm(TWINS[trainer], budget, 2 * steps): twin, Arm(trainer, budget, steps, True): twin}
     return arms
 
 
@@ -122,7 +126,8 @@ def run(arm: Arm, dataset: Dataset, seed: int, device: torch.device) -> dict[str
     """Train once, score every frame of the held-out studies, and return that and what the pseudo-labels were like."""
     trainer = build_trainer(arm.trainer, dataset.plans_file, arm.steps, seed, device)
     if isinstance(trainer, SemiSupervised):
-        trainer.pseudo_labels = WatchedPseudoLabels(read_truths(dataset, trainer))
+        kind = TruePseudoLabels if arm.true_labels else WatchedPseudoLabels
+        trainer.pseudo_labels = kind(read_truths(dataset, trainer))
     start = time.perf_counter()
     trainer.run_training()
     seconds = time.perf_counter() - start
@@ -131,7 +136,7 @@ def run(arm: Arm, dataset: Dataset, seed: int, device: torch.device) -> dict[str
         cases = tqdm(held_out(dataset), desc=arm.name, unit="sequence")
         masks = {case.case: predict_case(predictor, case.case, dataset.raw / "imagesTs") for case in cases}
         scores[name] = score_all(masks, dataset)
-    rounds = trainer.pseudo_labels.rounds if isinstance(trainer, SemiSupervised) else []
+    rounds = trainer.pseudo_labels.rounds if isinstance(trainer, SemiSupervised) and not arm.true_labels else []
     shared = {**asdict(arm), "seed": seed, "train_seconds": seconds, "decoded_frames": decoded_frames(trainer)}
     return {**shared, **scores, "rounds": rounds}
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from nnunet_temporal.datasets.phantom.dataset import TRUTH_FOLDER
 from nnunet_temporal.metrics.overlap import dice
 from nnunet_temporal.sequences import Manifest
+from nnunet_temporal.training.pseudo_label_maps import LEVELS
 from nnunet_temporal.training.pseudo_labels import Prediction, PseudoLabelRound, PseudoLabels, RoundSummary
 from nnunet_temporal.training.sequence_loader import first_kept_frame
 
@@ -69,6 +70,20 @@ class WatchedPseudoLabels(PseudoLabels):
                 "stored": truth.dice(stored[0]),
             }
         self.rounds.append(row)
+
+
+class TruePseudoLabels(PseudoLabels):
+    """The truth in place of every pseudo-label, whatever the teacher predicts: the most that they could bring."""
+
+    def __init__(self, truths: Mapping[str, Truth]) -> None:
+        """Take the truth of every case of the training."""
+        super().__init__()
+        self._truths = truths
+
+    def read(self, case: str) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return the truth, of which every pixel is certain."""
+        labels = self._truths[case].labels
+        return labels, np.full(labels.shape, LEVELS, np.uint8), 1.0
 
 
 class _WatchedRound(PseudoLabelRound):
