@@ -32,12 +32,11 @@ def measure(size: int, rng: np.random.Generator) -> Iterator[tuple[str, float, f
         truth = _draw(view, points)
         areas = areas_of(truth)
         angle = rng.uniform(0, 2 * np.pi)
-        for pixels in MOVED_PIXELS:
-            moved = _draw(view, points + pixels * pixel_mm * np.array([np.sin(angle), np.cos(angle)]))
-            error = temporal_error_percent(areas_of(moved), areas, cyclic=True)
-            yield f"moved by {pixels:g} pixels", error, mean_dice(moved, truth)
-        still = np.broadcast_to(truth[:1], truth.shape)
-        yield "standing still", temporal_error_percent(areas_of(still), areas, cyclic=True), mean_dice(still, truth)
+        step_mm = pixel_mm * np.array([np.sin(angle), np.cos(angle)])
+        masks = {f"moved by {pixels:g} pixels": _draw(view, points + pixels * step_mm) for pixels in MOVED_PIXELS}
+        masks["standing still"] = np.broadcast_to(truth[:1], truth.shape)
+        for name, mask in masks.items():
+            yield name, temporal_error_percent(areas_of(mask), areas, cyclic=True), mean_dice(mask, truth)
 
 
 def _draw(view: ApicalView, points: np.ndarray) -> np.ndarray:

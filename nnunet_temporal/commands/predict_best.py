@@ -98,18 +98,22 @@ def _check_folders(folders: list[Path], sequences: Path) -> None:
     """Refuse masks of other sequences: they would be averaged and postprocessed as if they had just been predicted."""
     cases = {path.name.removesuffix(_FIRST_CHANNEL) for path in sequences.glob(f"*{_FIRST_CHANNEL}")}
     for folder in folders:
-        masks = find_niftis(folder) if folder.is_dir() else []
-        if strangers := sorted({*map(nifti_name, masks), *(file.stem for file in folder.glob("*.npz"))} - cases):
+        if strangers := sorted({nifti_name(file).removesuffix(".npz") for file in _masks_in(folder)} - cases):
             raise InputError(
                 f"{folder}: holds masks of sequences that {sequences} has not: {listed(strangers, _NAMED_AT_MOST)}; "
                 "choose another -o, or remove them"
             )
 
 
+def _masks_in(folder: Path) -> list[Path]:
+    """List masks and probabilities; none where there is no folder."""
+    return [*find_niftis(folder), *folder.glob("*.npz")] if folder.is_dir() else []
+
+
 def _begin_or_continue(members: list[Path], arguments: argparse.Namespace, **facts: object) -> None:
     """Note what the masks of single models are predicted by. Those that are there are kept only if by the same."""
     before = arguments.o / _BEFORE
-    masks = [file for folder in members for pattern in ("*.nii.gz", "*.npz") for file in folder.glob(pattern)]
+    masks = [file for folder in members for file in _masks_in(folder)]
     if not arguments.continue_prediction:
         for mask in masks:  # or a call that continues this one would find them
             mask.unlink()

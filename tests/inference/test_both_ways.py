@@ -24,7 +24,6 @@ from nnunet_temporal.trainers.ncmnet import nnUNetTrainerNCMNetSupervised
 
 PIXEL_MM = (1.5, 1.25)
 
-
 pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 

@@ -14,7 +14,6 @@ from nnunet_temporal.trainers.variants import METHODS
 PIXEL_MM = (1.5, 1.25)
 CLIP = movie(11, seed=4)[:, 0]
 
-
 pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 

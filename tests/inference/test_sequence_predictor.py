@@ -26,7 +26,6 @@ from nnunet_temporal.trainers.variants import METHODS
 PIXEL_MM = (1.5, 1.25)
 PIXEL_WIDE_MM = (2.2, 2.0)  # on the networks' grid, the phantom is larger than a window then
 
-
 pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 

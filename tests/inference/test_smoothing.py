@@ -21,7 +21,6 @@ from nnunet_temporal.trainers.gdkvm import nnUNetTrainerGDKVM
 
 PIXEL_MM = (1.25, 1.25)
 
-
 pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 

@@ -16,7 +16,6 @@ from nnunet_temporal.trainers.cstm import nnUNetTrainerCSTM
 
 PIXEL_MM = (1.25, 1.25)  # the networks' own: nothing is resampled
 
-
 pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 

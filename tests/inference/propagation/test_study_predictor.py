@@ -28,7 +28,6 @@ SEED = Place(2, 1)
 THIRDS = StartOptions(apex_at="last", regions=(2, 2, 2))
 PAPER = PropagationOptions(THIRDS, direction="forward", cyclic=False)
 
-
 pytestmark = pytest.mark.usefixtures("findable_trainers")
 
 
