@@ -229,7 +229,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
         """Segment the windows of unlabelled clips, some mixed, and compute the losses that have a weight."""
         clip = Clip(batch["data"], batch["valid"], batch["decoded"]).to(self.device, non_blocking=True)
         labels, weight, labelled = (batch[key].to(self.device, non_blocking=True) for key in _KNOWN)
-        mixed = self.cross_mix(clip.frames, clip.valid, labels, weight, self.generator)
+        mixed = self.cross_mix(clip, labels, weight, batch["view"], self.generator)
         with mixed_precision(self.device), self.tap.open() as kept:
             scales = self.network(clip._replace(frames=mixed.data))
         window = Window.of_clips(mixed, labelled, clip.valid, clip.decoded)
@@ -255,10 +255,12 @@ class SemiSupervised(nnUNetTrainerTemporal):
         """Log as nnU-Net, and the unlabelled part beside it."""
         super().on_train_epoch_end(train_outputs)
         outputs = collate_outputs(train_outputs)
-        for key in LOSSES:
-            self.logger.log(key, float(np.mean(from_all_processes(outputs[key]))), self.current_epoch)
-        for key, value in self.round_values.items():
+        losses = {key: float(np.mean(from_all_processes(outputs[key]))) for key in LOSSES}
+        for key, value in (losses | self.round_values).items():
             self.logger.log(key, value, self.current_epoch)
+        if self.dataloader_unlabelled is not None:
+            values = ", ".join(f"{key} {value:.4f}" for key, value in losses.items())
+            self.print_to_log_file(f"Unlabelled frames: {values}")
 
     def save_checkpoint(self, filename: str) -> None:
         """Save as the base, and teacher and pseudo-labels in a file beside the checkpoint."""

@@ -6,8 +6,9 @@ What is kept and what is ours:
 
 * Region: the sketch takes its one class where a prediction exceeds 0.5. Here it is a random set of labels, true or
   pseudo; image, labels and weights are mixed alike.
-* Partner: the sketch mixes two frames of a clip, which tears that clip apart. Here it is another clip, frame by frame,
-  so that what is pasted beats as it did.
+* Partner: the sketch mixes two frames of a clip, which tears that clip apart. Here it is another clip of the same view,
+  frame by frame: windows of consecutive frames meet windows, context meets context, so that what is pasted beats as it
+  did.
 * Adaptive: the sketch adapts nothing. Here the region is moved onto the target's, once per clip, and accepted if both
   are of like size and move alike; else the box around it is pasted where it lies, as in CutMix.
 * Seam: the sketch cuts hard along the contour, which a network learns to see. Here the paste fades out over a ring
@@ -24,6 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from nnunet_temporal.networks.temporal_unet import Clip
 
 AREA_RATIOS = (0.5, 2.0)
 """Areas of the source's region over the target's between which a region is pasted by itself."""
@@ -73,28 +76,32 @@ class CrossMix:
 
     @torch.no_grad()
     def __call__(
-        self, data: Tensor, valid: Tensor, labels: Tensor, weight: Tensor, generator: torch.Generator
+        self, clip: Clip, labels: Tensor, weight: Tensor, views: Tensor, generator: torch.Generator
     ) -> MixedClips:
         """Mix a batch of augmented clips. A frame that is padding in either clip, or whose source has no region, stays.
 
         Args:
-            data: (B, C, T, Y, X) of any floating type.
-            valid: (B, T) bool, False for padding frames.
+            clip: Frames (B, C, T, Y, X) of any floating type; the decoded ones are a window of consecutive frames.
             labels: (B, 1, T, Y, X) label map; ignored pixels are never part of the region.
             weight: (B, T) float32.
+            views: (B,) int64 on the CPU; nothing is pasted from one view into another.
             generator: Source of randomness, on the CPU: the same draws on every device.
         """
+        data, valid, decoded = clip
         weights = weight.float()[:, None, :, None, None].expand(labels.shape)
         if self.probability == 0:
             return MixedClips(data, labels, weights, torch.zeros_like(labels, dtype=torch.bool))
-        side = min(data.shape[3:])
-        source, wanted, radius = self._draw(len(data), side, generator)
+        source, wanted, radius = self._draw(views, min(data.shape[3:]), generator)
         source, wanted = (draw.to(data.device, non_blocking=True) for draw in (source, wanted))
-        frames = (valid & valid[source])[:, :, None, None]
+        places = source[:, None], counterparts(decoded, source, data.shape[2])
+        frames = (valid & valid[places])[:, :, None, None]
+        others, other_labels, other_weights = (
+            part.transpose(1, 2)[places].transpose(1, 2) for part in (data, labels, weights)
+        )
         with torch.autocast(data.device.type, enabled=False):
-            shift, accepted = align(_region(labels[source], wanted) & frames, _region(labels, wanted))
-            pasted = take_moved(data, source, shift)
-            pasted_labels = take_moved(labels, source, shift).masked_fill(_outside(labels, shift), self.ignore_label)
+            shift, accepted = align(_region(other_labels, wanted) & frames, _region(labels, wanted))
+            pasted = moved(others, shift)
+            pasted_labels = moved(other_labels, shift).masked_fill(_outside(labels, shift), self.ignore_label)
             region = _region(pasted_labels, wanted) & frames
             patch = torch.where(accepted[:, None, None, None], region, enclosing_box(region))
             alpha = opacity(patch & (pasted_labels[:, 0] != self.ignore_label), radius)[:, None]
@@ -104,19 +111,23 @@ class CrossMix:
         return MixedClips(
             blended,
             torch.where(alpha == 1, pasted_labels, labels).masked_fill(seam, self.ignore_label),
-            torch.where(alpha == 1, weights[source], weights),
+            torch.where(alpha == 1, other_weights, weights),
             seam,
         )
 
-    def _draw(self, batch: int, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+    def _draw(self, views: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
         """Draw the source (B,) of each clip, its labels (B, ``ignore_label`` + 1) to be pasted, and the seam's radius.
 
-        The sources are one random cycle through the batch, which has no fixed point; a lone clip gets no labels.
+        The sources are one random cycle through the clips of each view; a clip alone in its view gets no labels.
         """
+        batch = len(views)
         order = torch.randperm(batch, generator=generator)
         source = torch.empty_like(order)
-        source[order] = order.roll(1)
-        mixes = (torch.rand(batch, 1, generator=generator) < self.probability) & (batch > 1)
+        for view in views.unique():
+            alike = order[views[order] == view]
+            source[alike] = alike.roll(1)
+        is_alone = source == torch.arange(batch)
+        mixes = (torch.rand(batch, 1, generator=generator) < self.probability) & ~is_alone[:, None]
         chosen = torch.rand(batch, self.ignore_label - 1, generator=generator) < 0.5
         chosen |= ~chosen.any(1, keepdim=True)
         radius = int(torch.randint(SEAM_RADII[0], SEAM_RADII[1] + 1, (), generator=generator))
@@ -146,12 +157,29 @@ def align(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(fits[:, None], shift, 0).long(), fits
 
 
-def take_moved(clips: Tensor, source: Tensor, shift: Tensor) -> Tensor:
-    """Take the clips (B,) ``source`` of (B, C, T, Y, X), moved by ``shift`` (B, 2) pixels; their border is repeated."""
+def counterparts(decoded: Tensor, source: Tensor, n_frames: int) -> Tensor:
+    """Return which frame of its source takes the place of each frame of a clip, (B, T) int64.
+
+    The n-th decoded frame meets the n-th decoded one and the n-th context frame the n-th context one, since the windows
+    of two clips need not lie in the same place.
+
+    Args:
+        decoded: (B, W) int64, ascending positions of the decoded frames.
+        source: (B,) int64, the source of each clip.
+        n_frames: Frames of a clip, T.
+    """
+    is_context = torch.ones(len(decoded), n_frames, dtype=torch.int64, device=decoded.device).scatter(1, decoded, 0)
+    order = is_context.argsort(dim=1, stable=True)
+    return torch.empty_like(order).scatter(1, order, order[source])
+
+
+def moved(clips: Tensor, shift: Tensor) -> Tensor:
+    """Move clips (B, C, T, Y, X) by ``shift`` (B, 2) pixels; their border is repeated."""
     rows, columns = _origins(clips, shift)
     height, width = clips.shape[3:]
     rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]
-    return clips[source[:, None, None], :, :, rows, columns].movedim((1, 2), (3, 4))
+    clip = torch.arange(len(clips), device=clips.device)[:, None, None]
+    return clips[clip, :, :, rows, columns].movedim((1, 2), (3, 4))
 
 
 def enclosing_box(region: Tensor) -> Tensor:

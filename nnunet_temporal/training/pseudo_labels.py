@@ -262,7 +262,7 @@ def _judged(stored: PseudoLabel | None, prediction: Prediction, threshold: float
         return "accepted", latest._replace(maps=maps, weight=weight)
     refusals = stored.refusals + 1
     if refusals >= REFUSALS and prediction.mean_confidence > stored.mean_confidence:
-        return "replaced", latest._replace(weight=weight)
+        return "replaced", latest
     return "refused", stored._replace(weight=weight, refusals=refusals)
 
 

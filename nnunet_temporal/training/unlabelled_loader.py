@@ -33,10 +33,10 @@ class UnlabelledLoader(SequenceLoader):
     """Draws clips around windows of consecutive frames, which are decoded, of sequences with unlabelled frames.
 
     A batch holds ``data``, ``valid``, ``decoded`` (B, W) and ``keys`` as in ``SequenceLoader``; no ``target``, but for
-    all T frames ``labels`` (B, 1, T, Y, X) int16, ``weight`` (B, T) float32 and ``labelled`` (B, T) bool. A frame that
-    a person labelled has these labels and weight 1; any other has the pseudo-label of its sequence where that is
-    confident, and its weight. Everything else is ``ignore_label``: unsure pixels, padding, all outside the image;
-    frames nobody knows anything of have weight 0.
+    all T frames ``labels`` (B, 1, T, Y, X) int16, ``weight`` (B, T) float32 and ``labelled`` (B, T) bool, and ``view``
+    (B,) int64, a number for each view of the dataset. A frame that a person labelled has these labels and weight 1; any
+    other has the pseudo-label of its sequence where that is confident, and its weight. Everything else is
+    ``ignore_label``: unsure pixels, padding, all outside the image; frames nobody knows anything of have weight 0.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class UnlabelledLoader(SequenceLoader):
         self.sampler = sampler
         self.pseudo_labels = pseudo_labels
         self.confidence_threshold = confidence_threshold
+        self.views = sorted({sequence.view or "" for sequence in sequences.values()})
 
     def choose_cases(self, cases: Iterable[str]) -> list[str]:
         """Choose the cases that have unlabelled frames.
@@ -110,6 +111,7 @@ class UnlabelledLoader(SequenceLoader):
             "labels": sample["segmentation"],
             "weight": torch.from_numpy(weight),
             "labelled": torch.from_numpy(labelled),
+            "view": torch.tensor(self.views.index(sequence.view or "")),
         }
 
     def _labels(

@@ -171,6 +171,7 @@ def test_the_boundary_of_frames_that_jump_costs(phantom):
         "data": torch.rand(1, 1, 4, 40, 40), "valid": torch.ones(1, 4, dtype=torch.bool),
         "decoded": torch.arange(4)[None], "labels": torch.full((1, 1, 4, 40, 40), IGNORE, dtype=torch.int16),
         "weight": torch.zeros(1, 4), "labelled": torch.zeros(1, 4, dtype=torch.bool),
+        "view": torch.zeros(1, dtype=torch.int64),
     }  # fmt: skip
     losses = []
     for jump in (logits, logits[:, :, :1].expand_as(logits)):

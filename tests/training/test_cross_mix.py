@@ -7,21 +7,26 @@ import pytest
 import torch
 from scipy import ndimage
 
+from nnunet_temporal.losses.boundary import BoundaryBand, CrossFrameBoundaryLoss
+from nnunet_temporal.networks.temporal_unet import Clip
 from nnunet_temporal.training.cross_mix import (
     AREA_RATIOS,
     CONTRAST_CHANGES,
     CrossMix,
     MixedClips,
     align,
+    counterparts,
     enclosing_box,
     match_surroundings,
     opacity,
 )
+from nnunet_temporal.training.window_losses import Window
 
 IGNORE = 3
 SIDE, FRAMES = 40, 4
 ALWAYS = CrossMix(1.0, IGNORE)
 STILL = [(0, 0)] * FRAMES
+ONE_VIEW = torch.zeros(4000, dtype=torch.int64)
 
 
 def disc(centre, radius, steps=STILL, side=SIDE):
@@ -45,8 +50,12 @@ def painted(*labels):
     return labels.float(), torch.ones(weight.shape, dtype=torch.bool), labels, weight
 
 
-def mixed(parts, seed=0, mix=ALWAYS):
-    return mix(*parts, torch.Generator().manual_seed(seed))
+def mixed(parts, seed=0, mix=ALWAYS, decoded=None, views=None):
+    """Mix clips that are windows as a whole, of one view, unless told otherwise."""
+    data, valid, labels, weight = parts
+    decoded = torch.arange(data.shape[2]).expand(valid.shape) if decoded is None else decoded
+    views = torch.zeros(len(data), dtype=torch.int64) if views is None else views
+    return mix(Clip(data, valid, decoded), labels, weight, views, torch.Generator().manual_seed(seed))
 
 
 def assert_frames_unchanged(parts, result, frames=slice(None)):
@@ -135,7 +144,7 @@ def test_mixing_is_what_plain_loops_over_pixels_compute(side, height, seed):
     labels[torch.from_numpy(random.random(labels.shape) < 0.01)] = IGNORE
     labels[0, :, 1] = 0
     valid[1, -1] = False
-    source, wanted, radius = ALWAYS._draw(3, height, torch.Generator().manual_seed(seed))
+    source, wanted, radius = ALWAYS._draw(ONE_VIEW[:3], height, torch.Generator().manual_seed(seed))
     expected = loop_mix(data, valid, labels, weight, source=source, wanted=wanted, radius=radius)
     result = mixed((data, valid, labels, weight), seed)
     torch.testing.assert_close(result.data.double().numpy(), expected[0], rtol=0, atol=1e-4)
@@ -321,7 +330,7 @@ def test_sources_are_other_clips_and_labels_random_sets():
     chosen = set()
     for seed in range(60):
         batch = 2 + seed % 4
-        source, wanted, _ = ALWAYS._draw(batch, SIDE, torch.Generator().manual_seed(seed))
+        source, wanted, _ = ALWAYS._draw(ONE_VIEW[:batch], SIDE, torch.Generator().manual_seed(seed))
         assert sorted(source) == list(range(batch))
         assert (source != torch.arange(batch)).all()
         chosen |= {tuple(np.flatnonzero(row)) for row in wanted}
@@ -329,21 +338,21 @@ def test_sources_are_other_clips_and_labels_random_sets():
 
 
 def test_the_probability_is_the_share_of_clips_that_are_mixed():
-    _, wanted, _ = CrossMix(0.3, IGNORE)._draw(4000, SIDE, torch.Generator().manual_seed(0))
+    _, wanted, _ = CrossMix(0.3, IGNORE)._draw(ONE_VIEW, SIDE, torch.Generator().manual_seed(0))
     assert abs(float(wanted.any(1).float().mean()) - 0.3) < 0.03
 
 
 @pytest.mark.parametrize(("side", "radii"), [(256, {2, 3, 4, 5, 6}), (512, {4, 6, 8, 10, 12}), (64, {1, 2})])
 def test_the_seam_grows_with_the_image_and_never_vanishes(side, radii):
     generator = torch.Generator().manual_seed(0)
-    assert {ALWAYS._draw(2, side, generator)[2] for _ in range(60)} == radii
+    assert {ALWAYS._draw(ONE_VIEW[:2], side, generator)[2] for _ in range(60)} == radii
 
 
 def test_only_the_chosen_labels_are_pasted():
     parts = painted(heart((12, 14), 8), heart((25, 22), 8))
     alone = 0
     for seed in range(20):
-        _, wanted, _ = ALWAYS._draw(2, SIDE, torch.Generator().manual_seed(seed))
+        _, wanted, _ = ALWAYS._draw(ONE_VIEW[:2], SIDE, torch.Generator().manual_seed(seed))
         result = mixed(parts, seed)
         seen = {int(label) for label in result.labels[0, 0][pasted_from(result, 1)].unique()} - {IGNORE}
         assert set(np.flatnonzero(wanted[0])) <= seen
@@ -420,3 +429,69 @@ def test_autocast_changes_nothing():
     with torch.autocast("cpu", torch.bfloat16):
         inside = mixed(parts)
     assert all(torch.equal(one, two) for one, two in zip(inside, mixed(parts), strict=True))
+
+
+def loop_counterparts(decoded, source, n_frames):
+    """Windows in order, then context in order, clip by clip."""
+    expected = []
+    for b, other in enumerate(source):
+        windows = decoded[b], decoded[other]
+        here, there = ([*window, *(t for t in range(n_frames) if t not in window)] for window in windows)
+        expected.append([there[here.index(t)] for t in range(n_frames)])
+    return expected
+
+
+def test_windows_meet_windows_and_context_meets_context():
+    decoded = [[0, 1, 2], [2, 3, 4], [1, 2, 4]]
+    source = [1, 2, 0]
+    found = counterparts(torch.tensor(decoded), torch.tensor(source), 5)
+    assert found.tolist() == loop_counterparts(decoded, source, 5)
+    assert found[0].tolist() == [2, 3, 4, 0, 1]
+
+
+def test_a_pasted_heart_keeps_its_order_wherever_the_windows_lie():
+    # Window 0 1 2 of the target, 1 2 3 of the source; what is pasted shows by its grey value which frame it is of.
+    region = disc((20, 20), 8).short()[None]
+    data, valid, labels, weight = painted(region, region)
+    for frame in range(FRAMES):
+        data[1, :, frame] = torch.where(labels[1, :, frame] == 1, 10.0 + frame, 0.0)
+    weight = torch.stack((weight[0], torch.tensor([0.1, 0.2, 0.3, 0.4])))
+    parts = data, valid, labels, weight
+    result = mixed(parts, mix=CrossMix(1.0, 2), decoded=torch.tensor([[0, 1, 2], [1, 2, 3]]))
+    middle = result.data[0, 0, :, 20, 20]
+    assert (middle[:3].diff() > 0).all()
+    assert middle[3] < middle[0]
+    torch.testing.assert_close(result.weight[0, 0, :, 20, 20], torch.tensor([0.2, 0.3, 0.4, 0.1]))
+
+
+def test_nothing_is_pasted_from_one_view_into_another():
+    views = torch.tensor([0, 1, 0, 2, 1, 0])
+    for seed in range(20):
+        source, wanted, _ = ALWAYS._draw(views, SIDE, torch.Generator().manual_seed(seed))
+        assert (views[source] == views).all()
+        assert wanted.any(1).tolist() == [True, True, True, False, True, True]
+        assert (source != torch.arange(6)).tolist() == wanted.any(1).tolist()
+    parts = painted(heart((12, 14), 6), heart((25, 22), 6))
+    assert_frames_unchanged(parts, mixed(parts, views=torch.tensor([0, 1])))
+
+
+def test_hearts_that_beat_smoothly_cost_the_boundary_constraint_next_to_nothing_when_mixed():
+    # Radii grow or shrink at constant speed in windows; context is far away in time, before or behind the window.
+    decoded = torch.tensor([[2, 3, 4, 5], [0, 1, 2, 3], [1, 2, 3, 4]])
+    radii = [[3, 18, 10, 10.5, 11, 11.5], [14, 13.5, 13, 12.5, 6, 18], [17, 12, 12.5, 13, 13.5, 5]]
+    hearts = [
+        torch.cat([disc(centre, radius, [(0, 0)], 64) for radius in row]).short()[None]
+        for centre, row in zip(((30, 30), (34, 28), (31, 35)), radii, strict=True)
+    ]
+    parts = painted(*hearts)
+    constraint = CrossFrameBoundaryLoss(BoundaryBand.of_image((64, 64)), exclusive=True)
+    costs = []
+    for seed in range(10):
+        mix = mixed(parts, seed, CrossMix(1.0, 2), decoded=decoded)
+        window = Window.of_clips(mix, torch.zeros(3, 6, dtype=torch.bool), parts[1], decoded)
+        hearts_shown = window.labels == 1
+        predicted = torch.cat((~hearts_shown, hearts_shown), 1).float()
+        costs.append(constraint(predicted, -predicted, window.labelled, window.valid, ~window.seam))
+        assert window.seam.any()
+    # A seam leaves a pixel here and there; context in the place of windows would cost a hundred times as much.
+    assert max(costs) < 1e-3

@@ -144,6 +144,16 @@ def test_a_bad_pseudo_label_gives_way_after_three_refusals_if_confidence_rose():
     assert verdicts[3].accept_rate == 1
 
 
+def test_what_replaces_a_pseudo_label_counts_like_a_first_prediction():
+    memory = started()
+    better = {**shifted([0, 0, 0, 0]), "d": disc(4, 0.95)}
+    for _ in range(2):
+        play(memory, better)
+    assert memory.read("d")[2] < 0.1  # it has deviated by the fourfold threshold
+    play(memory, better)
+    assert memory.read("d")[2] == FIRST_WEIGHT
+
+
 def test_a_pseudo_label_stays_while_its_challengers_are_less_sure():
     memory = started()
     for _ in range(5):

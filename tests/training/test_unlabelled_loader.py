@@ -40,7 +40,7 @@ class Cases:
     def read(self, case):
         return self.pseudo.get(case)
 
-    def add(self, case="a", labelled=(1, 5), n_frames=10, size=SIZE, cut=0, cyclic=False, pseudo=True):
+    def add(self, case="a", labelled=(1, 5), n_frames=10, size=SIZE, cut=0, cyclic=False, pseudo=True, view=None):
         """Add a case; ``cut`` frames were cropped away at the start."""
         labels = np.zeros((1, n_frames, *size), np.int8)
         labels[:, list(labelled)] = TRUE
@@ -51,7 +51,7 @@ class Cases:
             "bbox_used_for_cropping": [[cut, n_frames], [0, size[0]], [0, size[1]]],
         }
         self.stored[case] = data, labels, None, properties
-        self.sequences[case] = Sequence(case, case, n_frames, tuple(labelled), cyclic=cyclic)
+        self.sequences[case] = Sequence(case, case, n_frames, tuple(labelled), cyclic=cyclic, view=view)
         if pseudo:
             confidence = np.full(labels.shape[1:], 255, np.uint8)
             confidence[..., 1::2] = 190  # 0.75
@@ -102,10 +102,22 @@ def test_a_batch_has_the_promised_shapes_and_types():
         "labels": ((2, 1, 7, *PATCH), torch.int16),
         "weight": ((2, 7), torch.float32),
         "labelled": ((2, 7), torch.bool),
+        "view": ((2,), torch.int64),
     }
     assert {name: (tuple(batch[name].shape), batch[name].dtype) for name in expected} == expected
     assert set(batch) == {*expected, "keys"}
     assert sorted(batch["keys"]) == ["a", "b"]
+
+
+def test_sequences_of_one_view_have_one_number():
+    cases = Cases()
+    views = {"a_2CH": "2CH", "b_4CH": "4CH", "c_4CH": "4CH", "d": None}
+    for case, view in views.items():
+        cases.add(case, view=view)
+    (batch,) = take(loader_of(cases, batch=4), 1)
+    numbers = dict(zip(batch["keys"], batch["view"].tolist(), strict=True))
+    assert numbers["b_4CH"] == numbers["c_4CH"]
+    assert len({numbers[case] for case in ("a_2CH", "b_4CH", "d")}) == 3
 
 
 def test_a_labelled_frame_has_its_labels_and_weight_one_and_others_the_confident_pseudo_labels():
