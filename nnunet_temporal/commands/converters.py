@@ -23,6 +23,7 @@ from nnunet_temporal.datasets import (
 from nnunet_temporal.datasets.study_source import StudySource
 
 _CYCLIC = {"action": "store_true", "help": "each movie covers exactly one heart beat"}
+_VIEW = {"metavar": "NAME", "help": "view that all movies show: 2CH or 4CH, of which an ejection fraction is computed"}
 
 
 def _views(choices: tuple[str, ...]) -> dict[str, object]:
@@ -35,13 +36,16 @@ def _read_nifti(arguments: Namespace, ignore: int) -> list[StudySource]:
         labels=(arguments.labels,) if arguments.labels else nifti.DEFAULT_LABELS,
         cyclic=arguments.cyclic,
         empty_frames=arguments.empty_frames,
+        view=arguments.view,
     )
     return nifti.find_studies(arguments.input, layout, ignore)
 
 
 def _read_video(arguments: Namespace, ignore: int) -> list[StudySource]:
     labels = (arguments.labels,) if arguments.labels else nifti.DEFAULT_LABELS
-    layout = video.VideoLayout(labels=labels, cyclic=arguments.cyclic, empty_frames=arguments.empty_frames)
+    layout = video.VideoLayout(
+        labels=labels, cyclic=arguments.cyclic, empty_frames=arguments.empty_frames, view=arguments.view
+    )
     return video.find_studies(arguments.input, layout, ignore)
 
 
@@ -118,6 +122,7 @@ CONVERTERS: dict[str, Converter] = {
                 "folder it is in (default: labels/{name}.nii.gz)",
             },
             "--cyclic": _CYCLIC,
+            "--view": _VIEW,
         },
         read=_read_nifti,
     ),
@@ -131,6 +136,7 @@ CONVERTERS: dict[str, Converter] = {
                 "labels/{name}.nii.gz)",
             },
             "--cyclic": _CYCLIC,
+            "--view": _VIEW,
         },
         read=_read_video,
     ),

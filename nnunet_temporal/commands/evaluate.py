@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-djfile", type=Path, metavar="FILE", help="dataset.json (default: beside or above -ref)")
     parser.add_argument("-manifest", type=Path, metavar="FILE", help=f"{MANIFEST_NAME} (default: beside or above -ref)")
     add_role_argument(parser)
+    add_view_argument(parser)
     parser.add_argument(
         "--nsd-tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice (default: %(default)s)"
     )
@@ -53,6 +54,12 @@ def add_role_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_view_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --view, which says what the movies show."""
+    text = "view of the movies, where the manifest does not say: 2CH or 4CH, of which an ejection fraction is computed"
+    parser.add_argument("--view", metavar="NAME", help=text)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, measure everything, then write and print."""
     output = arguments.output or arguments.pred
@@ -61,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     labels = read_label_scheme(_find_dataset_json(arguments), dict(arguments.roles))
     manifest = _find_manifest(arguments)
     pairings = [
-        pair_studies(arguments.ref, folder, manifest)
+        pair_studies(arguments.ref, folder, manifest, arguments.view)
         for folder in (arguments.pred, arguments.compare)
         if folder is not None
     ]

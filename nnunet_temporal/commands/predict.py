@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from nnunet_temporal.atomic import write_json
+from nnunet_temporal.commands.evaluate import add_view_argument
 from nnunet_temporal.commands.propagation import (
     add_propagation_arguments,
     check_propagation,
@@ -78,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--retries", type=int, default=2, metavar="N", help="tries after a failed one, with --engine (default: 2)")
     add_propagation_arguments(parser)
     add("--report", type=Path, metavar="PAGE", help="also make a page of the masks, as 'nnunet_temporal report' does")
+    add("--table", type=Path, metavar="CSV", help="also write the figures of the page as a table; with --report")
+    add_view_argument(parser)
     add("--profile", action="store_true", help="print the seconds spent reading, resampling, ..., over all workers")
 
 
@@ -123,7 +126,8 @@ def run(arguments: argparse.Namespace) -> int:
     if problems:
         print(f"{len(problems)} could not be predicted:", *problems, sep="\n  - ", file=sys.stderr)
     if arguments.report is not None and any(job.is_done(False) for job in part):
-        make_report(ReportRequest(arguments.i, output, None, arguments.report))
+        request = ReportRequest(arguments.i, output, None, arguments.report, view=arguments.view, table=arguments.table)
+        make_report(request)
     return 1 if problems else 0
 
 
@@ -149,6 +153,8 @@ def _plain(value: object) -> object:
 
 def _check(arguments: argparse.Namespace) -> None:
     check_propagation(arguments)
+    if arguments.report is None and (arguments.table, arguments.view) != (None, None):
+        raise InputError("--table, --view: are of the page; name it with --report")
     if arguments.report is not None and arguments.num_parts > 1:
         raise InputError(
             "--report: cannot show what other calls predict; make it after all with 'nnunet_temporal report'"

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_temporal.atomic import atomic_path
-from nnunet_temporal.commands.evaluate import add_role_argument, in_or_above
+from nnunet_temporal.commands.evaluate import add_role_argument, add_view_argument, in_or_above
 from nnunet_temporal.errors import InputError
 from nnunet_temporal.evaluation.label_scheme import LabelScheme, read_label_scheme
 from nnunet_temporal.report.cohort import Cohort, find_cohort
@@ -17,6 +17,7 @@ from nnunet_temporal.report.page import render_page
 from nnunet_temporal.report.page_content import StudyContent, describe_study
 from nnunet_temporal.report.provenance import find_provenance
 from nnunet_temporal.report.segmented_study import SegmentedStudy, read_study
+from nnunet_temporal.report.table import write_figures
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest
 
 HELP = "Make one self-contained page of predicted masks: movies, curves, figures, and what to look at twice."
@@ -40,6 +41,8 @@ class ReportRequest:
     title: str | None = None
     movies: Path | None = None
     movie_format: str = MOVIE_FORMATS[0]
+    view: str | None = None
+    table: Path | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,12 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", type=Path, required=True, metavar="MASKS", help="folder of the predicted masks")
     add("-ref", type=Path, metavar="TRUTH", help="folder of an expert's masks of the same names, where there are some")
     add("-o", type=Path, required=True, metavar="PAGE", help="the page to write, such as report.html")
+    add("--table", type=Path, metavar="CSV", help="also write the figures of all studies as a table, such as ef.csv")
     add("--title", metavar="TEXT", help="title of the page")
     add("--movies", type=Path, metavar="DIR", help="also write an overlay movie of every study into this folder")
     add("--movie-format", choices=MOVIE_FORMATS, default=MOVIE_FORMATS[0], help="default: %(default)s; mp4 needs PyAV")
     add("-djfile", type=Path, metavar="FILE", help="dataset.json (default: in or above MASKS, TRUTH or IMAGES)")
     add("-manifest", type=Path, metavar="FILE", help=f"{MANIFEST_NAME} (default: in or above MASKS, TRUTH or IMAGES)")
     add_role_argument(parser)
+    add_view_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     make_report(
         ReportRequest(
             arguments.i, arguments.p, arguments.ref, arguments.o, arguments.djfile, arguments.manifest,
-            tuple(arguments.roles), arguments.title, arguments.movies, arguments.movie_format,
+            tuple(arguments.roles), arguments.title, arguments.movies, arguments.movie_format, arguments.view,
+            arguments.table,
         )
     )  # fmt: skip
     return 0
@@ -77,9 +83,8 @@ def make_report(request: ReportRequest) -> None:
     _check(request)
     labels = read_label_scheme(_find(request, "dataset.json", request.dataset_json, "-djfile"), dict(request.roles))
     manifest = request.manifest or _look_for(request, MANIFEST_NAME)
-    cohort = find_cohort(
-        request.images, request.masks, request.truth, None if manifest is None else Manifest.read(manifest)
-    )
+    known = None if manifest is None else Manifest.read(manifest)
+    cohort = find_cohort(request.images, request.masks, request.truth, known, request.view)
     budget = min(_LARGEST_FILM_BYTES, _FILMS_BYTES // len(cohort.studies))
     studies = []
     for sources in tqdm(cohort.studies, desc="Looking at studies", unit="study"):
@@ -99,6 +104,9 @@ def _write_page(request: ReportRequest, labels: LabelScheme, cohort: Cohort, stu
         temporary.write_bytes(page)
     flagged = sum(bool(study.flags) for study in studies)
     print(f"{len(studies)} studies, {flagged} of them with flags: {request.page} ({len(page) / 1e6:.1f} MB)")
+    if request.table is not None:
+        write_figures(studies, request.table)
+        print(f"Figures as a table: {request.table}")
     if request.movies is not None:
         print(f"Movies: {request.movies}")
     if cohort.not_predicted:
@@ -116,6 +124,8 @@ def _write_movies(study: SegmentedStudy, labels: LabelScheme, folder: Path, movi
 def _check(request: ReportRequest) -> None:
     if request.page.is_dir():
         raise InputError(f"-o {request.page}: found a folder, expected the name of a page such as report.html")
+    if request.table is not None and request.table.is_dir():
+        raise InputError(f"--table {request.table}: found a folder, expected the name of a table such as ef.csv")
     for name, folder in (("-p", request.masks), ("-ref", request.truth)):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{name} {folder}: the folder does not exist")

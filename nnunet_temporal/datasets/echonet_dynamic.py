@@ -28,7 +28,7 @@ _ENDS = ["X1", "Y1", "X2", "Y2"]
 def find_studies(folder: Path) -> list[StudySource]:
     """Find the clips that are listed; each is decoded once, to count its frames.
 
-    A clip without tracings is unlabelled. The size of a pixel is not known.
+    A clip without tracings is unlabelled. All show the four-chamber view; the size of a pixel is not known.
 
     Args:
         folder: ``EchoNet-Dynamic`` or the folder it is in.
@@ -45,7 +45,8 @@ def find_studies(folder: Path) -> list[StudySource]:
 
     def source_of(name: str) -> StudySource:
         video = root / "Videos" / f"{name}.avi"
-        return clip_source(name, video, contours.get(name, {}), _frame_interval(clips[name], root / _CLIPS))
+        frame_s = _frame_interval(clips[name], root / _CLIPS)
+        return clip_source(name, video, contours.get(name, {}), frame_s, view="4CH")
 
     return apply_to_all(tqdm(clips, desc="Counting frames", unit="clip"), source_of)
 

@@ -39,12 +39,14 @@ class NiftiLayout:
             file name without ending, ``{folder}`` for the folder it is in.
         cyclic: Whether each movie covers exactly one heart beat.
         empty_frames: What a frame means whose labels are zero everywhere; None to refuse such a frame.
+        view: Name of the view that all movies show; None where that is not known.
     """
 
     images: tuple[str, ...] = DEFAULT_IMAGES
     labels: tuple[str, ...] = DEFAULT_LABELS
     cyclic: bool = False
     empty_frames: EmptyFrames | None = None
+    view: str | None = None
 
 
 def read_label_names(folder: Path, classes: list[str] | None = None) -> dict[str, int]:
@@ -139,6 +141,7 @@ def _source_of(image: Path, labels: Path | None, layout: NiftiLayout, ignore: in
         load_image=partial(read_image, image),
         load_labels=None if labels is None else partial(load_labels, labels, layout.empty_frames, ignore),
         spacing=header.spacing,
+        view=layout.view,
         cyclic=layout.cyclic,
         source=str(image.resolve()),
     )

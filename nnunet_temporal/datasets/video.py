@@ -32,12 +32,14 @@ class VideoLayout:
             file name without ending.
         cyclic: Whether each video covers exactly one heart beat.
         empty_frames: What a frame means whose labels are zero everywhere; None to refuse such a frame.
+        view: Name of the view that all videos show; None where that is not known.
     """
 
     images: tuple[str, ...] = (".", "images", "videos")
     labels: tuple[str, ...] = DEFAULT_LABELS
     cyclic: bool = False
     empty_frames: EmptyFrames | None = None
+    view: str | None = None
 
 
 def find_studies(folder: Path, layout: VideoLayout, ignore: int) -> list[StudySource]:
@@ -88,6 +90,7 @@ def _source_of(video: Path, folder: Path, layout: VideoLayout, ignore: int) -> S
         load_image=partial(read_frames, video),
         load_labels=None if labels is None else partial(load_labels, labels, layout.empty_frames, ignore),
         spacing=header.spacing,
+        view=layout.view,
         cyclic=layout.cyclic,
         source=str(video.resolve()),
     )

@@ -52,13 +52,16 @@ class Pairing:
     extra: list[str]
 
 
-def pair_studies(reference_folder: Path, prediction_folder: Path, manifest: Manifest | None) -> Pairing:
+def pair_studies(
+    reference_folder: Path, prediction_folder: Path, manifest: Manifest | None, view: str | None = None
+) -> Pairing:
     """Find the reference files, the predictions that belong to them, and their studies.
 
     Args:
         reference_folder: Masks ``<case>.nii.gz`` (x, y, t), or ``<study>.nii.gz`` (x, y, z, t) as written by ``merge``.
         prediction_folder: Masks of the same names; the two folders need not be alike in being split or merged.
         manifest: The sequences of the dataset, of which the folder may hold a part. None derives one from the files.
+        view: The view of sequences of which nothing else says it.
 
     Returns:
         The studies, in order.
@@ -67,7 +70,7 @@ def pair_studies(reference_folder: Path, prediction_folder: Path, manifest: Mani
         InputError: A folder holds no masks, or references are unreadable or not in the manifest. All are listed.
     """
     references, predictions = list_masks(reference_folder, "-ref"), list_masks(prediction_folder, "-pred")
-    manifest = derive_from_masks(references) if manifest is None else manifest
+    manifest = (derive_from_masks(references) if manifest is None else manifest).with_view(view)
     groups = group_by_stack(manifest)
     _refuse_strangers(references, {case_name(study, view=view) for study, view in groups} | set(manifest))
     stacks: dict[str, list[StackFiles]] = {}

@@ -14,8 +14,8 @@ from nnunet_temporal.evaluation.label_scheme import LabelScheme
 from nnunet_temporal.evaluation.pairs import StackFiles, StudyFiles
 from nnunet_temporal.sequences import Sequence as SequenceEntry
 
-# Views that show the long axis of the left ventricle, in which Simpson's rule applies.
-APICAL_VIEWS = ("2CH", "4CH")
+# Views that show the long axis of the left ventricle, in which Simpson's rule applies, by the names they go by.
+APICAL_VIEWS = {"2CH": "2CH", "A2C": "2CH", "AP2": "2CH", "4CH": "4CH", "A4C": "4CH", "AP4": "4CH"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,14 @@ class Stack:
         return len(self.prediction)
 
     @property
+    def apical_view(self) -> str | None:
+        """``2CH`` or ``4CH``, the views that show the long axis; None for any other."""
+        return APICAL_VIEWS.get((self.first.view or "").upper())
+
+    @property
     def is_apical(self) -> bool:
         """Whether the view shows the long axis."""
-        return (self.first.view or "").upper() in APICAL_VIEWS
+        return self.apical_view is not None
 
     @property
     def unit(self) -> str:

@@ -41,21 +41,25 @@ def volume_method(stacks: Sequence[Stack], phases: Sequence[PhaseFrames]) -> tup
 
     Returns:
         The method and the stacks it uses, as places in ``stacks``: a stack with at least two slices at known distances,
-        else the apical views. Empty text and list when there is neither, when the pixel spacing is unknown, or when ED
-        and ES are not labelled.
+        else the apical views. Where no view's pixel spacing is known, one view alone, 4CH if there is a choice: two
+        need not be of one scale. Empty text and list when there is nothing of these, or ED and ES are not labelled.
     """
     measurable = [
         place
         for place, (stack, phase) in enumerate(zip(stacks, phases, strict=True))
-        if stack.pixel_mm is not None and phase.pair is not None and stack.labelled[list(phase.pair)].all(axis=0).any()
+        if phase.pair is not None and stack.labelled[list(phase.pair)].all(axis=0).any()
     ]
-    for place in measurable:
+    in_mm = [place for place in measurable if stacks[place].pixel_mm is not None]
+    for place in in_mm:
         if stacks[place].positions_mm is not None:
             return SLICE_SUMMATION, [place]
-    apical = {(stacks[place].first.view or "").upper(): place for place in measurable if stacks[place].is_apical}
-    if len(apical) == 2:
-        return BIPLANE, [apical["2CH"], apical["4CH"]]
-    return (f"{MONOPLANE}_{next(iter(apical))}", list(apical.values())) if apical else ("", [])
+    two_chamber, four_chamber = (
+        [place for place in in_mm or measurable if stacks[place].apical_view == view][:1] for view in ("2CH", "4CH")
+    )
+    if two_chamber and four_chamber and in_mm:
+        return BIPLANE, two_chamber + four_chamber
+    used = four_chamber or two_chamber
+    return (f"{MONOPLANE}_{stacks[used[0]].apical_view}", used) if used else ("", [])
 
 
 def slice_volume_rows(stack: Stack, phases: PhaseFrames, labels: LabelScheme) -> dict[str, Row]:
@@ -95,7 +99,8 @@ def apical_volume_columns(
 
     Returns:
         The columns of the left ventricle; volumes are NaN where a shape could not be measured, with the reason. Of one
-        view by area-length as well, which studies of the four-chamber view alone publish.
+        view by area-length as well, which studies of the four-chamber view alone publish. Where the pixel spacing is
+        unknown, the ejection fraction alone, which has no scale; pixels are taken for square then.
     """
     if "LV" not in labels.roles:
         return {}
@@ -113,6 +118,8 @@ def apical_volume_columns(
         for name, shape in zip(("ED", "ES"), view, strict=True)
         if shape.reason
     ]
+    if stacks[0].pixel_mm is None:
+        columns = {name: value for name, value in columns.items() if name.endswith("_percent")}
     columns["not_measurable"] = "; ".join(reasons)
     if CAMUS_SCRIPT in options.compat and len(stacks) == 2 and not reasons:
         script = [camus_script_volumes_ml((a[0], b[0]), (a[1], b[1])) for a, b in (predicted, reference)]

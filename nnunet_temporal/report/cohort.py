@@ -53,7 +53,9 @@ class Cohort:
     not_predicted: list[str]
 
 
-def find_cohort(images: Path, masks: Path, truth: Path | None, manifest: Manifest | None) -> Cohort:
+def find_cohort(
+    images: Path, masks: Path, truth: Path | None, manifest: Manifest | None, view: str | None = None
+) -> Cohort:
     """Find the masks in a folder, the movies that they were predicted of, and the expert's masks.
 
     All three may be whole movies or one sequence per slice, each as it is; they belong together by name.
@@ -63,6 +65,7 @@ def find_cohort(images: Path, masks: Path, truth: Path | None, manifest: Manifes
         masks: Folder of the predicted masks, NIfTI.
         truth: Folder of the expert's masks, NIfTI; it need not have them all.
         manifest: The sequences of the dataset; None derives it from the masks.
+        view: The view of sequences of which nothing else says it.
 
     Returns:
         The studies.
@@ -73,7 +76,7 @@ def find_cohort(images: Path, masks: Path, truth: Path | None, manifest: Manifes
     jobs = {job.name: job for job in find_jobs(images, masks, SEQUENCE_ENDING)}
     predicted = list_masks(masks, "-p")
     drawn = list_masks(truth, "-ref") if truth else {}
-    manifest = derive_from_masks(predicted) if manifest is None else manifest
+    manifest = (derive_from_masks(predicted) if manifest is None else manifest).with_view(view)
     studies: dict[str, list[StackSources]] = {}
     known: set[str] = set()
     without_movie: list[str] = []

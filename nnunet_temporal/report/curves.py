@@ -23,7 +23,7 @@ class Curve:
     Attributes:
         structure: Name of its label.
         quantity: What was measured: a volume by summing slices, one by Simpson's rule in an apical view, or an area.
-        unit: ``ml``, ``cm²``, or ``px`` where the spacing is unknown.
+        unit: ``ml`` or ``cm²``; where the spacing is unknown ``10³ px³`` or ``px``.
         values: (T,) float64; NaN where a frame is not measurable.
         truth: The same of the expert's masks, by frame; only frames in which all measured slices were drawn.
     """
@@ -59,14 +59,16 @@ def measure_curves(stack: SegmentedStack, labels: LabelScheme) -> list[Curve]:
 def _way(stack: SegmentedStack, labels: LabelScheme, name: str) -> tuple[str, str, Callable[[np.ndarray], np.ndarray]]:
     """Return what is measured of a structure, its unit, and how, from label maps (T, Z, Y, X) to (T,)."""
     masks, slices, value = stack.stack, stack.phases.slices, labels.values[name]
+    if masks.is_apical and masks.positions_mm is None and name == labels.roles.get("LV"):
+        # With pixels for mm the formula, which divides by a thousand, has this unit.
+        unit = "ml" if masks.pixel_mm is not None else "10³ px³"
+        return APICAL_VOLUME, unit, lambda maps: _apical_volumes(maps, masks.pixel_spacing, labels)
     if masks.pixel_mm is None:
         return AREA, "px", lambda maps: _pixels(maps[:, slices], value)
     pixel_mm = masks.pixel_mm
     if masks.positions_mm is not None:
         heights_mm = slice_heights_mm(masks.positions_mm)[slices]
         return VOLUME, "ml", lambda maps: stack_volumes_ml(maps[:, slices] == value, pixel_mm, heights_mm)
-    if masks.is_apical and name == labels.roles.get("LV"):
-        return APICAL_VOLUME, "ml", lambda maps: _apical_volumes_ml(maps, pixel_mm, labels)
     pixel_cm2 = math.prod(pixel_mm) / _MM2_PER_CM2
     return AREA, "cm²", lambda maps: _pixels(maps[:, slices], value) * pixel_cm2
 
@@ -76,12 +78,12 @@ def _pixels(maps: np.ndarray, value: int) -> np.ndarray:
     return np.count_nonzero(maps == value, axis=(1, 2, 3)).astype(np.float64)
 
 
-def _apical_volumes_ml(maps: np.ndarray, pixel_mm: tuple[float, float], labels: LabelScheme) -> np.ndarray:
+def _apical_volumes(maps: np.ndarray, pixel_spacing: tuple[float, float], labels: LabelScheme) -> np.ndarray:
     """Return the volumes (T,) of the ventricle in an apical view (T, 1, Y, X); NaN where its axis cannot be found."""
     ventricle = labels.values[labels.roles["LV"]]
     return np.array(
         [
-            monoplane_volume_ml(measure_apical_shape(frame == ventricle, pixel_mm, labels.role_mask(frame, "LA")))
+            monoplane_volume_ml(measure_apical_shape(frame == ventricle, pixel_spacing, labels.role_mask(frame, "LA")))
             for frame in maps[:, 0]
         ]
     )

@@ -225,6 +225,11 @@ def _notes(study: SegmentedStudy, figures: StudyFigures, films: Sequence[Film], 
     """Return the small print."""
     method = _METHODS.get(figures.method, "Simpson's rule in one apical view")
     notes = [f"Volumes by {method}. ED and ES from {_SOURCES.get(figures.phase_source, figures.phase_source)}."]
+    if math.isfinite(figures.ef_percent.predicted) and not math.isfinite(figures.edv_ml.predicted):
+        notes.append(
+            "The size of a pixel is not known, so there are no millilitres. The ejection fraction needs none where "
+            "pixels are square."
+        )
     if any(stack.drawn.any() for stack in study.stacks):
         notes.append("Dice: mean over the frames that the expert drew, each over the slices drawn there.")
     notes.append("Area roughness: mean second difference of the areas over their mean; lower is smoother.")

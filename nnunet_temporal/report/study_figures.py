@@ -37,6 +37,7 @@ class StudyFigures:
             without a left ventricle or without ED and ES.
         phase_source: Where ED and ES are from: ``manifest``, ``labelled_frames``, ``reference_curve`` or, where no
             expert drew them, ``predicted_curve``.
+        phases: Frames (ED, ES) of the first stack; None where they are not known.
         dice: Label name to its Dice over all drawn frames, the mean over frames; empty without an expert.
         roughness_percent: Area roughness of the left ventricle, or of the first label.
         rows: The study's rows in the tables of ``nnunet_temporal evaluate``. Without an expert the prediction stands in
@@ -49,6 +50,7 @@ class StudyFigures:
     area_change_percent: Compared
     method: str
     phase_source: str
+    phases: tuple[int, int] | None
     dice: dict[str, float]
     roughness_percent: float
     rows: list[Row]
@@ -93,6 +95,7 @@ def measure_study_figures(
         area_change,
         method,
         source if compared or source == "manifest" else source.replace("reference_curve", "predicted_curve"),
+        stacks[0].phases.pair,
         _dice_by_label(stacks, labels),
         float(row.get("area_roughness_predicted_percent", math.nan)),
         rows,

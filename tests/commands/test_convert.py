@@ -45,10 +45,11 @@ def test_the_options_of_nifti_reach_the_dataset(tmp_path, nnunet_folders):
         labels[2, 2, 1] = 1
         save_nifti(tmp_path / "in" / f"{name}_gt.nii.gz", labels)
     run("nifti", "-i", tmp_path / "in", "-d", 5, "--images", "*/*.nii.gz", "--labels", "{name}_gt.nii.gz", "--classes",
-        "LV", "--channel", "US", "--cyclic", "--empty-frames", "unlabelled")  # fmt: skip
+        "LV", "--channel", "US", "--cyclic", "--empty-frames", "unlabelled", "--view", "4CH")  # fmt: skip
     folder = nnunet_folders.raw / "Dataset005_Cine"
-    sequence = Manifest.load(folder)["a"]
+    sequence = Manifest.load(folder)["a_4CH"]
     assert sequence.cyclic and sequence.labelled_frames == (1,)
+    assert (sequence.study, sequence.view) == ("a", "4CH")
     assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "US"}
 
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from ellipsoid_views import Ellipsoid, draw_view
 from mask_folders import IGNORE, square, write_dataset, write_masks
 
 from nnunet_temporal.cli import main
@@ -111,6 +112,26 @@ def test_unknown_spacing_gives_pixels_and_no_volumes(evaluate, tmp_path):
     columns = read_table(tmp_path / "pred" / "studies.csv")[0]
     assert not [name for name in columns if name.endswith(("_ml", "_mm"))]
     assert read_summary(tmp_path)["volume_methods"] == {"none": 2}
+
+
+def apical_movie(scale):
+    """Labels (3, Y, X) of a ventricle at ED, ES and in between, in pixels of ``scale`` mm."""
+    hearts = (Ellipsoid(57.0, 24.0), Ellipsoid(46.0, 18.0, cut=0.45), Ellipsoid(50.0, 20.0))
+    return np.stack([draw_view(heart, scale).ventricle for heart in hearts]).astype(np.uint8)
+
+
+def test_a_named_view_gives_the_ejection_fraction_with_or_without_a_scale(evaluate, tmp_path):
+    movie = {"a": apical_movie(1.0)}
+    table, summary = tmp_path / "pred" / "studies.csv", {}
+    for known in (False, True):
+        entries = {"a": {"study": "a", "ed": 0, "es": 1, "pixel_spacing_known": known}}
+        assert evaluate(movie, "--view", "4CH", reference=movie, entries=entries) == 0
+        (row,) = (row for row in read_table(table) if row["label"] == "LV")
+        assert row["volume_method"] == "simpson_monoplane_4CH"
+        assert ("edv_predicted_ml" in row) is known
+        summary[known] = float(row["ef_predicted_percent"])
+    assert 30 < summary[False] < 80
+    assert read_summary(tmp_path)["volume_methods"] == {"simpson_monoplane_4CH": 1}
 
 
 def test_without_a_manifest_the_files_tell_studies_and_phases(evaluate, tmp_path):

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from ellipsoid_views import Ellipsoid, draw_view
 from mask_folders import write_masks
 from PIL import Image
 from segmented_hearts import beating, drawn_at, film_of, write_folders
@@ -66,6 +67,55 @@ def test_whole_movies_without_expert_and_manifest(tmp_path, capsys):
     assert cells(page, "a")[:4] == ["64", "", "3.2", "1.152"]
     assert "<dt>Movies without masks, not in this report</dt><dd>b</dd>" in page
     assert "no masks: 1 movies or sequences" in capsys.readouterr().out
+
+
+def read_table(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_figures_of_the_page_may_be_had_as_a_table(tmp_path, capsys):
+    slices, entries = split("a")
+    truth = {case: drawn_at(masks, 0, 2) for case, masks in slices.items()}
+    arguments = write_folders(tmp_path, slices, truth, entries)
+    assert main(["report", *arguments, "--table", str(tmp_path / "deep" / "ef.csv")]) == 0
+    (row,) = read_table(tmp_path / "deep" / "ef.csv")
+    # 100 and 36 pixels of 2 x 1 mm in two slices 300 mm apart.
+    assert (row["study"], row["ef_predicted_percent"], row["ef_reference_percent"]) == ("a", "64", "64")
+    assert (row["edv_predicted_ml"], row["esv_predicted_ml"], row["area_change_predicted_percent"]) == (
+        "120",
+        "43.2",
+        "",
+    )
+    assert (row["ed_frame"], row["es_frame"], row["volume_method"]) == ("0", "2", "slice_summation")
+    assert (row["phase_source"], row["dice_LV"], row["dice_MYO"]) == ("manifest", "1", "1")
+    assert f"Figures as a table: {tmp_path / 'deep' / 'ef.csv'}" in capsys.readouterr().out
+
+
+def test_a_table_is_no_folder(tmp_path, capsys):
+    arguments = write_folders(tmp_path, {"a": HEART})
+    assert main(["report", *arguments, "--table", str(tmp_path)]) == 2
+    assert "--table" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_named_view_gives_an_ejection_fraction_without_any_scale(tmp_path):
+    hearts = (Ellipsoid(57.0, 24.0), Ellipsoid(50.0, 20.0), Ellipsoid(46.0, 18.0, cut=0.45), Ellipsoid(50.0, 20.0))
+    movie = np.stack([draw_view(heart, 1.0).ventricle for heart in hearts]).astype(np.uint8)
+    entries = {"a": {"study": "a", "pixel_spacing_known": False}}
+    arguments = write_folders(tmp_path, {"a": movie}, None, entries)
+    table = str(tmp_path / "ef.csv")
+    assert main(["report", *arguments, "--table", table]) == 0
+    (row,) = read_table(tmp_path / "ef.csv")
+    assert (row["ef_predicted_percent"], row["volume_method"]) == ("", "area")
+    assert main(["report", *arguments, "--table", table, "--view", "4CH"]) == 0
+    (row,) = read_table(tmp_path / "ef.csv")
+    expected = 100 * (1 - hearts[2].volume_ml / hearts[0].volume_ml)
+    assert float(row["ef_predicted_percent"]) == pytest.approx(expected, abs=3)
+    assert (row["edv_predicted_ml"], row["volume_method"]) == ("", "simpson_monoplane_4CH")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Ejection fraction" in page and "10³ px³" in page
+    assert "no millilitres" in page
 
 
 def test_movies_are_written_beside_the_page(tmp_path):

@@ -150,9 +150,11 @@ def test_the_dataset_is_written_with_its_official_fold(root, tmp_path):
     info = DatasetInfo(7, NAME, LABELS, CHANNEL)
     held_out, folds = held_out_studies(root), official_folds(root)
     written = write_raw_dataset(studies, info, tmp_path, held_out=held_out, folds=folds)
-    assert written.splits == [{"train": sorted([*list(PLAN)[:3]]), "val": ["0X2222222222222222"]}]
-    assert written.manifest["0X1E5"].labelled_frames == (3, 8)
-    assert (written.folder / "labelsTs" / "0X3333333333333333.nii.gz").is_file()
+    cases = sorted(f"{study}_4CH" for study in list(PLAN)[:3])
+    assert written.splits == [{"train": cases, "val": ["0X2222222222222222_4CH"]}]
+    sequence = written.manifest["0X1E5_4CH"]
+    assert (sequence.study, sequence.view, sequence.labelled_frames) == ("0X1E5", "4CH", (3, 8))
+    assert (written.folder / "labelsTs" / "0X3333333333333333_4CH.nii.gz").is_file()
 
 
 def test_a_study_is_known_again_until_its_tracing_changes(root):

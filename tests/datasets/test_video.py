@@ -59,8 +59,9 @@ def test_videos_in_a_folder_below_are_found(root, place):
 def test_the_layout_can_be_named(root):
     (root / "labels").rename(root / "masks")
     (root / "masks" / "a.nii.gz").rename(root / "masks" / "a_lv.nii.gz")
-    studies = studies_of(root, labels=("masks/{name}_lv.nii.gz",), cyclic=True)
+    studies = studies_of(root, labels=("masks/{name}_lv.nii.gz",), cyclic=True, view="4CH")
     assert studies["a"].load_labels is not None and studies["a"].cyclic
+    assert studies["a"].view == "4CH"
 
 
 def test_frames_that_are_zero_throughout_are_what_the_layout_says(root):

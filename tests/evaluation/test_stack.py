@@ -97,9 +97,14 @@ def test_a_good_study_has_no_problem(tmp_path):
     assert check_study(StudyFiles("a", (files_of(tmp_path, MOVIE),)), SCHEME) == []
 
 
-@pytest.mark.parametrize(("view", "apical"), [("2CH", True), ("4ch", True), ("SAX", False), (None, False)])
-def test_two_and_four_chamber_views_are_apical(view, apical):
-    assert make_stack(MOVIE, MOVIE, view=view).is_apical is apical
+@pytest.mark.parametrize(
+    ("view", "apical"),
+    [("2CH", "2CH"), ("A2C", "2CH"), ("4ch", "4CH"), ("A4C", "4CH"), ("ap4", "4CH"), ("SAX", None), (None, None)],
+)
+def test_two_and_four_chamber_views_are_apical_by_all_their_names(view, apical):
+    stack = make_stack(MOVIE, MOVIE, view=view)
+    assert stack.apical_view == apical
+    assert stack.is_apical is (apical is not None)
 
 
 def test_slices_at_known_distances_have_positions():

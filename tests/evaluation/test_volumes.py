@@ -82,6 +82,28 @@ def test_one_view_is_monoplane_and_says_which():
     assert method_of(view_stack("4CH", DIASTOLE, SYSTOLE)) == ("simpson_monoplane_4CH", [0])
 
 
+def without_spacing(stack):
+    return replace(stack, pixel_mm=None)
+
+
+def test_views_of_unknown_scale_are_measured_alone_and_the_four_chamber_view_first():
+    four, two = (without_spacing(view_stack(name, DIASTOLE, SYSTOLE)) for name in ("A4C", "2CH"))
+    assert method_of(two, four) == ("simpson_monoplane_4CH", [1])
+    assert method_of(two) == ("simpson_monoplane_2CH", [0])
+    known = view_stack("2CH", DIASTOLE, SYSTOLE)
+    assert method_of(four, known) == ("simpson_monoplane_2CH", [1])
+
+
+def test_the_ejection_fraction_needs_no_scale_and_is_all_there_is_without_one():
+    stack = view_stack("4CH", DIASTOLE, SYSTOLE)
+    in_mm, in_pixels = apical_columns(stack), apical_columns(without_spacing(stack))
+    for name in ("ef_predicted_percent", "ef_reference_percent", "area_length_ef_predicted_percent"):
+        assert in_pixels[name] == pytest.approx(in_mm[name])
+    assert in_pixels["ef_predicted_percent"] == pytest.approx(100 * (1 - SYSTOLE.volume_ml / DIASTOLE.volume_ml), abs=2)
+    assert not [name for name in in_pixels if name.endswith("_ml")]
+    assert in_pixels["not_measurable"] == ""
+
+
 def test_volumes_of_a_stack_are_area_times_slice_distance():
     row = slice_rows(slices((5, 4), (3, 2)), slices((4, 4), (2, 2)))["LV"]
     # Pixels of 2 x 1 mm, slices 10 mm apart: 20 mm3 or 0.02 ml per voxel.

@@ -71,6 +71,16 @@ def test_an_apical_view_has_the_volume_of_the_ventricle_and_the_area_of_the_rest
     assert curves[2].values.tolist() == [view.atrium.sum() / 100, 0]
 
 
+def test_an_apical_view_of_unknown_scale_has_volumes_in_thousands_of_cubic_pixels():
+    views = [draw_view(Ellipsoid(45.0, 20.0, cut=cut), 1.0).ventricle.astype(np.uint8) for cut in (0.5, 0.3)]
+    known, unknown = (
+        measure_curves(segmented(np.stack(views), labels=LV_ONLY, view="A4C", pixel_mm=pixel_mm), LV_ONLY)[0]
+        for pixel_mm in ((1.0, 1.0), None)
+    )
+    assert (unknown.quantity, unknown.unit) == (APICAL_VOLUME, "10³ px³")
+    np.testing.assert_allclose(unknown.values, known.values)
+
+
 def test_a_frame_without_prediction_has_no_volume():
     (curve,) = measure_curves(segmented(np.zeros_like(HEART), labels=LV_ONLY, slice_spacing_mm=8.0), LV_ONLY)
     assert curve.values.tolist() == [0, 0, 0, 0]
