@@ -131,10 +131,13 @@ def _write_label(images: list[str], label: str, *, reader: BaseReaderWriter, n_c
             image, properties = reader.read_images(images)
             if len(image) != n_channels:
                 raise ValueError(f"expected 3D (x, y, t), {n_channels} channel(s) in all, found {len(image)}")
-            labels = np.full(image.shape[1:], ignore, np.min_scalar_type(ignore))
-            reader.write_seg(labels, str(Path(working) / target.name), properties)
         except Exception as error:
             raise InputError(f"{images[0]}: cannot be given a label: {error}. {SPLIT_FIRST}") from error
+        labels = np.full(image.shape[1:], ignore, np.min_scalar_type(ignore))
+        try:
+            reader.write_seg(labels, str(Path(working) / target.name), properties)
+        except Exception as error:
+            raise InputError(f"{target}: cannot be written: {error}. Is the disk full?") from error
         # Some writers put a file with the spacing beside the label, whose own name says that both are there.
         for path in sorted(Path(working).iterdir(), key=lambda path: path.name == target.name):
             os.replace(path, target.parent / path.name)

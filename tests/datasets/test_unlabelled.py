@@ -167,6 +167,16 @@ def test_an_unsplit_4d_image_is_named_with_what_to_do(raw):
         label_unlabelled_images(raw)
 
 
+def test_a_label_that_cannot_be_written_is_named_and_nothing_is_left(raw, monkeypatch):
+    def run_full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nnunetv2.imageio.simpleitk_reader_writer.SimpleITKIO.write_seg", run_full)
+    with pytest.raises(InputError, match=r"labelsTr/study_e_z00\.nii\.gz: cannot be written: .*No space left"):
+        label_unlabelled_images(raw)
+    assert not [path for path in (raw / "labelsTr").iterdir() if path.name.startswith((".partial", "study_e"))]
+
+
 def test_a_format_whose_spacing_lies_beside_the_label_gets_that_too(tmp_path):
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
