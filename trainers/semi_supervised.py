@@ -182,8 +182,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
                 regions=self.regions,
                 regions_class_order=manager.regions_class_order,
             )
-            labelled = kept_labelled_frames(sequences[case], len(labels), properties)
-            judged.add(case, labels, confidence, labelled.tolist())
+            judged.add(case, labels, confidence, kept_labelled_frames(sequences[case], len(labels), properties).tolist())
         for predictions in from_all_processes(judged.predictions):
             judged.merge(predictions)
         summary = judged.close()
@@ -281,8 +280,7 @@ class SemiSupervised(nnUNetTrainerTemporal):
         """Do as nnU-Net, which removes the latest checkpoint."""
         super().on_train_end()
         if self.local_rank == 0:
-            latest = Path(self.output_folder) / "checkpoint_latest.pth"
-            remove_stale_sidecars(latest, None)
+            remove_stale_sidecars(Path(self.output_folder) / "checkpoint_latest.pth", None)
         stop_loader(self.dataloader_unlabelled)
         self.dataloader_unlabelled = None
 
