@@ -8,7 +8,7 @@ the true frame interval, end diastole and end systole, the distance between slic
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -128,23 +128,6 @@ class Manifest(Mapping[str, Sequence]):
         if unknown := [case for case in cases if case not in self.sequences]:
             raise InputError(f"{MANIFEST_NAME} has no entry for these cases: {', '.join(unknown)}")
         return Manifest({case: self.sequences[case] for case in cases})
-
-    def with_view(self, view: str | None) -> "Manifest":
-        """Return a copy in which sequences without slice and view are of ``view``; their cases keep their names.
-
-        Raises:
-            InputError: Another sequence has the name of a study in that view.
-        """
-        unseen = [sequence for sequence in self.sequences.values() if sequence.slice is None and sequence.view is None]
-        if view is None or not unseen:
-            return self
-        for sequence in unseen:
-            name = case_name(sequence.study, view=view)
-            if name != sequence.case and name in self.sequences:
-                raise InputError(
-                    f"--view {view}: found {name} beside {sequence.case}; say in {MANIFEST_NAME} which view each is"
-                )
-        return Manifest({**self.sequences, **{s.case: replace(s, view=view) for s in unseen}})
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":

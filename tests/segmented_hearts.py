@@ -53,7 +53,7 @@ def describe(
     *stacks: SegmentedStack, name: str = "s", labels=SCHEME, folder: Path = Path("nowhere"), budget: int = 200_000
 ) -> StudyContent:
     """Return what stands on the page about a study of these stacks."""
-    sources = tuple(StackSources(stack.stack.sequences, (), (folder / "masks",), ()) for stack in stacks)
+    sources = tuple(StackSources(name, stack.stack.sequences, (), (folder / "masks",), ()) for stack in stacks)
     return describe_study(SegmentedStudy(name, stacks), StudySources(name, sources), labels, budget)
 
 

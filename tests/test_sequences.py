@@ -56,19 +56,6 @@ def test_a_manifest_comes_back_from_disk_unchanged(tmp_path):
     assert Manifest.load(tmp_path).sequences == manifest.sequences
 
 
-def test_a_view_is_given_to_sequences_that_have_neither_view_nor_slice():
-    manifest = manifest_of(sequence("a"), sequence("b", view="2CH"), sequence("c", z=0))
-    seen = manifest.with_view("4CH")
-    assert {case: entry.view for case, entry in seen.items()} == {"a": "4CH", "b_2CH": "2CH", "c_z00": None}
-    assert manifest["a"].view is None
-    assert manifest.with_view(None) is manifest
-
-
-def test_a_view_that_would_give_two_cases_one_name_is_refused():
-    with pytest.raises(InputError, match=r"--view 4CH: found a_4CH beside a; say in sequences\.json"):
-        manifest_of(sequence("a"), sequence("a_4CH")).with_view("4CH")
-
-
 def test_fields_with_a_default_may_be_left_out(tmp_path):
     read = Manifest.read(write_entries(tmp_path / "m.json"))
     assert read["p1_z00"] == Sequence("p1_z00", "p1", 8, (1, 4))

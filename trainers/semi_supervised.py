@@ -30,10 +30,8 @@ from nnunet_temporal.training.unlabelled_loader import UnlabelledLoader
 from nnunet_temporal.training.unlabelled_schedule import UnlabelledSchedule
 from nnunet_temporal.training.window_losses import LOSSES, Window, WindowLosses
 
-_KNOWN = ("labels", "weight", "labelled")
 _VERDICTS = ("first", "accepted", "refused", "replaced")
-_GRADIENT_NORM = 12
-"""nnU-Net's."""
+_GRADIENT_NORM = 12  # nnU-Net's
 _BOUNDARY_FRAMES, _MIXED_CLIPS = 3, 2
 
 
@@ -182,7 +180,8 @@ class SemiSupervised(nnUNetTrainerTemporal):
                 regions=self.regions,
                 regions_class_order=manager.regions_class_order,
             )
-            judged.add(case, labels, confidence, kept_labelled_frames(sequences[case], len(labels), properties).tolist())
+            labelled = kept_labelled_frames(sequences[case], len(labels), properties)
+            judged.add(case, labels, confidence, labelled.tolist())
         for predictions in from_all_processes(judged.predictions):
             judged.merge(predictions)
         summary = judged.close()
@@ -227,7 +226,8 @@ class SemiSupervised(nnUNetTrainerTemporal):
     def _unlabelled_losses(self, batch: dict) -> dict[str, Tensor]:
         """Segment the windows of unlabelled clips, some mixed, and compute the losses that have a weight."""
         clip = Clip(batch["data"], batch["valid"], batch["decoded"]).to(self.device, non_blocking=True)
-        labels, weight, labelled = (batch[key].to(self.device, non_blocking=True) for key in _KNOWN)
+        known = (batch[key].to(self.device, non_blocking=True) for key in ("labels", "weight", "labelled"))
+        labels, weight, labelled = known
         mixed = self.cross_mix(clip, labels, weight, batch["view"], self.generator)
         with mixed_precision(self.device), self.tap.open() as kept:
             scales = self.network(clip._replace(frames=mixed.data))

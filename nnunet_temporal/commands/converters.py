@@ -1,6 +1,7 @@
 """The table of ``nnunet_temporal convert``: which module reads which dataset, and which options it has of its own."""
 
-from argparse import Namespace
+import re
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 from nnunet_temporal.commands.converter_kinds import Converter, FolderConverter
@@ -23,7 +24,20 @@ from nnunet_temporal.datasets import (
 from nnunet_temporal.datasets.study_source import StudySource
 
 _CYCLIC = {"action": "store_true", "help": "each movie covers exactly one heart beat"}
-_VIEW = {"metavar": "NAME", "help": "view that all movies show: 2CH or 4CH, of which an ejection fraction is computed"}
+
+
+def _view(text: str) -> str:
+    """Read the name of a view, which becomes part of the names of files."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", text):
+        raise ArgumentTypeError(f"found {text!r}, expected letters, digits and hyphens, such as 4CH")
+    return text
+
+
+_VIEW = {
+    "type": _view,
+    "metavar": "NAME",
+    "help": "view that all movies show: 2CH or 4CH, of which an ejection fraction is computed, or another",
+}
 
 
 def _views(choices: tuple[str, ...]) -> dict[str, object]:

@@ -16,6 +16,7 @@ from nnunet_temporal.evaluation.label_scheme import ROLES, LabelScheme, read_lab
 from nnunet_temporal.evaluation.measure import Measurements, check_studies, measure_studies
 from nnunet_temporal.evaluation.options import COMPATIBILITY_MODES, Options
 from nnunet_temporal.evaluation.pairs import Pairing, pair_studies
+from nnunet_temporal.evaluation.stack import APICAL_VIEWS
 from nnunet_temporal.evaluation.write import SUMMARY_NAME, check_output, write_summary, write_table
 from nnunet_temporal.sequences import MANIFEST_NAME, Manifest
 
@@ -56,8 +57,8 @@ def add_role_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_view_argument(parser: argparse.ArgumentParser) -> None:
     """Add --view, which says what the movies show."""
-    text = "view of the movies, where the manifest does not say: 2CH or 4CH, of which an ejection fraction is computed"
-    parser.add_argument("--view", metavar="NAME", help=text)
+    text = "view of movies of one slice, where the manifest does not say, for an ejection fraction: 2CH or 4CH"
+    parser.add_argument("--view", type=_apical_view, metavar="NAME", help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -90,6 +91,13 @@ def _role(text: str) -> tuple[str, int]:
     if role.upper() not in ROLES or not value.isdecimal():
         raise argparse.ArgumentTypeError(f"found {text!r}, expected ROLE=VALUE with a role of {', '.join(ROLES)}")
     return role.upper(), int(value)
+
+
+def _apical_view(text: str) -> str:
+    """Read ``4CH``, or another name of that view."""
+    if text.upper() not in APICAL_VIEWS:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected one of {', '.join(APICAL_VIEWS)}")
+    return APICAL_VIEWS[text.upper()]
 
 
 def _check_arguments(arguments: argparse.Namespace, output: Path) -> None:

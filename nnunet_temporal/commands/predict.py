@@ -20,7 +20,7 @@ from nnunet_temporal.commands.propagation import (
     study_jobs,
     study_predictor,
 )
-from nnunet_temporal.commands.report import ReportRequest, make_report
+from nnunet_temporal.commands.report import ReportRequest, check_outputs, make_report
 from nnunet_temporal.commands.trained_model import add_model_arguments, model_folder
 from nnunet_temporal.datasets.problems import listed
 from nnunet_temporal.errors import InputError
@@ -155,6 +155,8 @@ def _check(arguments: argparse.Namespace) -> None:
     check_propagation(arguments)
     if arguments.report is None and (arguments.table, arguments.view) != (None, None):
         raise InputError("--table, --view: are of the page; name it with --report")
+    if arguments.report is not None:
+        check_outputs(arguments.report, arguments.table, "--report")
     if arguments.report is not None and arguments.num_parts > 1:
         raise InputError(
             "--report: cannot show what other calls predict; make it after all with 'nnunet_temporal report'"

@@ -121,11 +121,41 @@ def _write_movies(study: SegmentedStudy, labels: LabelScheme, folder: Path, movi
         write_overlay_movie(stack, curve, labels, folder / f"{stack.name}.{movie_format}")
 
 
+def check_outputs(page: Path, table: Path | None, page_argument: str) -> None:
+    """Refuse names under which page and table cannot be written.
+
+    Args:
+        page: The page.
+        table: The table; None without one.
+        page_argument: The argument that names the page.
+
+    Raises:
+        InputError: A name is that of a folder or lies in a file, or both are the same.
+    """
+    for argument, path, what in (
+        (page_argument, page, "page such as report.html"),
+        ("--table", table, "table such as ef.csv"),
+    ):
+        if path is None:
+            continue
+        if path.is_dir():
+            raise InputError(f"{argument} {path}: found a folder, expected the name of a {what}")
+        _refuse_file_above(argument, path)
+    if table is not None and table.resolve() == page.resolve():
+        raise InputError(f"--table {table}: found the same name as that of the page; give the table another one")
+
+
+def _refuse_file_above(argument: str, path: Path) -> None:
+    """Refuse a path that lies in what is no folder."""
+    above = next(place for place in path.absolute().parents if place.exists())
+    if not above.is_dir():
+        raise InputError(f"{argument} {path}: found the file {above}, expected a folder; choose another place")
+
+
 def _check(request: ReportRequest) -> None:
-    if request.page.is_dir():
-        raise InputError(f"-o {request.page}: found a folder, expected the name of a page such as report.html")
-    if request.table is not None and request.table.is_dir():
-        raise InputError(f"--table {request.table}: found a folder, expected the name of a table such as ef.csv")
+    check_outputs(request.page, request.table, "-o")
+    if request.movies is not None:
+        _refuse_file_above("--movies", request.movies / "any")
     for name, folder in (("-p", request.masks), ("-ref", request.truth)):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{name} {folder}: the folder does not exist")

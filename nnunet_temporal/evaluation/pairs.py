@@ -1,7 +1,7 @@
 """Which predicted file belongs to which reference file, and by which study they are measured together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_temporal.datasets.image_io import SEQUENCE_ENDING, find_niftis, nifti_name, read_header
@@ -61,22 +61,23 @@ def pair_studies(
         reference_folder: Masks ``<case>.nii.gz`` (x, y, t), or ``<study>.nii.gz`` (x, y, z, t) as written by ``merge``.
         prediction_folder: Masks of the same names; the two folders need not be alike in being split or merged.
         manifest: The sequences of the dataset, of which the folder may hold a part. None derives one from the files.
-        view: The view of sequences of which nothing else says it.
+        view: The view of movies of one slice of which nothing else says it.
 
     Returns:
         The studies, in order.
 
     Raises:
-        InputError: A folder holds no masks, or references are unreadable or not in the manifest. All are listed.
+        InputError: A folder holds no masks, references are unreadable or not in the manifest, of which all are listed,
+            or no movie can be of the view.
     """
     references, predictions = list_masks(reference_folder, "-ref"), list_masks(prediction_folder, "-pred")
-    manifest = (derive_from_masks(references) if manifest is None else manifest).with_view(view)
-    groups = group_by_stack(manifest)
+    manifest = derive_from_masks(references) if manifest is None else manifest
+    groups = group_by_stack(manifest, view)
     _refuse_strangers(references, {case_name(study, view=view) for study, view in groups} | set(manifest))
     stacks: dict[str, list[StackFiles]] = {}
     missing: dict[str, list[Path]] = {}
-    for (study, view), sequences in groups.items():
-        whole = case_name(study, view=view)
+    for (study, known_view), sequences in groups.items():
+        whole = case_name(study, view=known_view)
         present = sequences if whole in references else tuple(s for s in sequences if s.case in references)
         if not present:
             continue
@@ -152,13 +153,51 @@ def _refuse_strangers(references: Files, known: set[str]) -> None:
         )
 
 
-def group_by_stack(manifest: Manifest) -> dict[tuple[str, str | None], tuple[Sequence, ...]]:
-    """Return the sequences of each stack, by (study, view), in the order of studies, slices and views."""
+def group_by_stack(
+    manifest: Manifest, named_view: str | None = None
+) -> dict[tuple[str, str | None], tuple[Sequence, ...]]:
+    """Group sequences by stack.
+
+    Args:
+        manifest: The sequences.
+        named_view: The view of stacks of one slice of which the manifest does not say it.
+
+    Returns:
+        (study, view in the manifest), by which files are called, to the sequences of the stack; in the order of
+        studies, slices and views.
+
+    Raises:
+        InputError: A study would have the named view twice, or no stack is of it.
+    """
     groups: dict[tuple[str, str | None], list[Sequence]] = {}
     for study in manifest.studies():
         for sequence in study.sequences:
             groups.setdefault((study.name, sequence.view), []).append(sequence)
-    return {place: tuple(sequences) for place, sequences in groups.items()}
+    stacks = {place: tuple(sequences) for place, sequences in groups.items()}
+    return stacks if named_view is None else _in_view(stacks, named_view)
+
+
+def _in_view(
+    stacks: dict[tuple[str, str | None], tuple[Sequence, ...]], named_view: str
+) -> dict[tuple[str, str | None], tuple[Sequence, ...]]:
+    """Return the stacks, those of one slice and of unknown view in the named one."""
+    seen = dict(stacks)
+    for (study, view), sequences in stacks.items():
+        if view is not None or len(sequences) > 1:
+            continue
+        if (study, named_view) in stacks:
+            raise InputError(
+                f"--view {named_view}: found {stacks[study, named_view][0].case} of that view beside "
+                f"{sequences[0].case}; say in sequences.json which view each is"
+            )
+        seen[study, view] = (replace(sequences[0], view=named_view),)
+    if all(sequences[0].view != named_view for sequences in seen.values()):
+        found = {view or "stacks of slices" for _, view in stacks}
+        raise InputError(
+            f"--view {named_view}: found {', '.join(sorted(found))} and no single slice of unknown view; remove "
+            "--view, or say in sequences.json which view each movie is"
+        )
+    return seen
 
 
 def _files_of(files: Files, whole: str, sequences: tuple[Sequence, ...], folder: Path) -> tuple[Path, ...]:

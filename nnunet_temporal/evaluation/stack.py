@@ -54,12 +54,12 @@ class Stack:
 
     @property
     def apical_view(self) -> str | None:
-        """``2CH`` or ``4CH``, the views that show the long axis; None for any other."""
-        return APICAL_VIEWS.get((self.first.view or "").upper())
+        """``2CH`` or ``4CH``, the views that show the long axis; None for any other, and for several slices."""
+        return APICAL_VIEWS.get((self.first.view or "").upper()) if len(self.sequences) == 1 else None
 
     @property
     def is_apical(self) -> bool:
-        """Whether the view shows the long axis."""
+        """Whether this is one slice that shows the long axis."""
         return self.apical_view is not None
 
     @property

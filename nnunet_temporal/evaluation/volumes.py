@@ -41,20 +41,22 @@ def volume_method(stacks: Sequence[Stack], phases: Sequence[PhaseFrames]) -> tup
 
     Returns:
         The method and the stacks it uses, as places in ``stacks``: a stack with at least two slices at known distances,
-        else the apical views. Where no view's pixel spacing is known, one view alone, 4CH if there is a choice: two
-        need not be of one scale. Empty text and list when there is nothing of these, or ED and ES are not labelled.
+        else the apical views. Where of none of these the pixel spacing is known, one of them alone, 4CH if there is a
+        choice: two need not be of one scale. Empty text and list when there is nothing of these, or ED and ES are not
+        labelled.
     """
     measurable = [
         place
         for place, (stack, phase) in enumerate(zip(stacks, phases, strict=True))
         if phase.pair is not None and stack.labelled[list(phase.pair)].all(axis=0).any()
     ]
-    in_mm = [place for place in measurable if stacks[place].pixel_mm is not None]
-    for place in in_mm:
-        if stacks[place].positions_mm is not None:
+    for place in measurable:
+        if stacks[place].positions_mm is not None and stacks[place].pixel_mm is not None:
             return SLICE_SUMMATION, [place]
+    apical = [place for place in measurable if stacks[place].is_apical]
+    in_mm = [place for place in apical if stacks[place].pixel_mm is not None]
     two_chamber, four_chamber = (
-        [place for place in in_mm or measurable if stacks[place].apical_view == view][:1] for view in ("2CH", "4CH")
+        [place for place in in_mm or apical if stacks[place].apical_view == view][:1] for view in ("2CH", "4CH")
     )
     if two_chamber and four_chamber and in_mm:
         return BIPLANE, two_chamber + four_chamber

@@ -37,9 +37,12 @@ def check_output(folder: Path) -> None:
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as CSV, atomically: columns in order of their first appearance, NaN as nothing, six digits."""
+    """Write rows as CSV, atomically: columns in order of their first appearance, NaN as nothing, six digits.
+
+    Names of files may hold bytes that are no text; they become question marks.
+    """
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows([_text(row.get(column, "")) for column in columns] for row in rows)

@@ -20,12 +20,14 @@ class StackSources:
     """The files of one stack of slices, or of one view.
 
     Attributes:
+        name: What files of the whole stack are called.
         sequences: Its sequences, by slice.
         images: One movie with all slices, or one sequence each; a job knows how its file is read.
         masks: One file of masks with all slices, or one each.
         truth: The same of the expert's masks, None for a slice that nobody drew; empty where there are none at all.
     """
 
+    name: str
     sequences: tuple[Sequence, ...]
     images: tuple[Job, ...]
     masks: tuple[Path, ...]
@@ -65,24 +67,25 @@ def find_cohort(
         masks: Folder of the predicted masks, NIfTI.
         truth: Folder of the expert's masks, NIfTI; it need not have them all.
         manifest: The sequences of the dataset; None derives it from the masks.
-        view: The view of sequences of which nothing else says it.
+        view: The view of movies of one slice of which nothing else says it.
 
     Returns:
         The studies.
 
     Raises:
-        InputError: A folder is missing or empty, masks have no movie, or the manifest does not know them.
+        InputError: A folder is missing or empty, masks have no movie, the manifest does not know them, or no movie can
+            be of the view.
     """
     jobs = {job.name: job for job in find_jobs(images, masks, SEQUENCE_ENDING)}
     predicted = list_masks(masks, "-p")
     drawn = list_masks(truth, "-ref") if truth else {}
-    manifest = (derive_from_masks(predicted) if manifest is None else manifest).with_view(view)
+    manifest = derive_from_masks(predicted) if manifest is None else manifest
     studies: dict[str, list[StackSources]] = {}
     known: set[str] = set()
     without_movie: list[str] = []
     twice: list[str] = []
-    for (study, view), sequences in group_by_stack(manifest).items():
-        whole = case_name(study, view=view)
+    for (study, known_view), sequences in group_by_stack(manifest, view).items():
+        whole = case_name(study, view=known_view)
         present = sequences if whole in predicted else tuple(s for s in sequences if s.case in predicted)
         cases = {sequence.case for sequence in sequences}
         known |= {whole, *cases}
@@ -92,6 +95,7 @@ def find_cohort(
         names = [whole] if whole in jobs else [sequence.case for sequence in present]
         without_movie += [name for name in names if name not in jobs]
         stack = StackSources(
+            whole,
             present,
             tuple(jobs[name] for name in names if name in jobs),
             tuple(path for path in _files_of(predicted, whole, present) if path),

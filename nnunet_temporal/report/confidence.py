@@ -13,17 +13,16 @@ from nnunet_temporal.inference.confidence import CONFIDENCE_ENDING, FRAMES_ENDIN
 from nnunet_temporal.inference.confidence import read_confidence as read_file
 from nnunet_temporal.inference.propagation.study_records import read_records
 from nnunet_temporal.sequences import Sequence as SequenceEntry
-from nnunet_temporal.sequences import case_name
 
 _PROBABILITIES_ENDING = ".npz"
 
 
-def read_confidence(folder: Path, sequences: Sequence[SequenceEntry], masks: np.ndarray) -> np.ndarray | None:
+def read_confidence(whole: Path, sequences: Sequence[SequenceEntry], masks: np.ndarray) -> np.ndarray | None:
     """Read the confidence of every frame: the mean probability of what its foreground pixels were called.
 
     Args:
-        folder: Folder of the masks. ``predict`` leaves ``NAME_confidence.csv`` there, with ``--seed``
-            ``STUDY_frames.csv``; ``nnUNetv2_predict --save_probabilities`` leaves ``CASE.npz``.
+        whole: Where masks of the whole stack lie or would, without ending. ``predict`` leaves ``NAME_confidence.csv``
+            there, with ``--seed`` ``NAME_frames.csv``; ``nnUNetv2_predict --save_probabilities`` leaves ``CASE.npz``.
         sequences: The entries of the stack's sequences in the manifest.
         masks: (T, Z, Y, X) label values.
 
@@ -33,7 +32,6 @@ def read_confidence(folder: Path, sequences: Sequence[SequenceEntry], masks: np.
     Raises:
         InputError: A file does not fit the masks or cannot be read.
     """
-    whole = folder / case_name(sequences[0].study, view=sequences[0].view)
     confidence = np.full(masks.shape[:2], np.nan)
     for ending, read in ((FRAMES_ENDING, _of_records), (CONFIDENCE_ENDING, read_file)):
         file = whole.with_name(f"{whole.name}{ending}")
@@ -45,7 +43,7 @@ def read_confidence(folder: Path, sequences: Sequence[SequenceEntry], masks: np.
     for z, sequence in enumerate(sequences):
         of_probabilities = partial(_of_probabilities, masks[:, z])
         for ending, read in ((CONFIDENCE_ENDING, read_file), (_PROBABILITIES_ENDING, of_probabilities)):
-            file = folder / f"{sequence.case}{ending}"
+            file = whole.with_name(f"{sequence.case}{ending}")
             if file.is_file():
                 _fill(confidence, z, read(file)[None], file)
                 is_known = True

@@ -59,7 +59,7 @@ def measure_curves(stack: SegmentedStack, labels: LabelScheme) -> list[Curve]:
 def _way(stack: SegmentedStack, labels: LabelScheme, name: str) -> tuple[str, str, Callable[[np.ndarray], np.ndarray]]:
     """Return what is measured of a structure, its unit, and how, from label maps (T, Z, Y, X) to (T,)."""
     masks, slices, value = stack.stack, stack.phases.slices, labels.values[name]
-    if masks.is_apical and masks.positions_mm is None and name == labels.roles.get("LV"):
+    if masks.is_apical and name == labels.roles.get("LV"):
         # With pixels for mm the formula, which divides by a thousand, has this unit.
         unit = "ml" if masks.pixel_mm is not None else "10³ px³"
         return APICAL_VOLUME, unit, lambda maps: _apical_volumes(maps, masks.pixel_spacing, labels)

@@ -37,9 +37,9 @@ _HEADER_PX = 46
 _CURVE_PX = 84
 _MARGIN_PX = 14
 _BACKGROUND: Colour = (14, 17, 22)
-_TEXT: Colour = (232, 236, 241)
+TEXT: Colour = (232, 236, 241)
 _FAINT: Colour = (128, 138, 150)
-_LINE: Colour = (58, 66, 76)
+LINE: Colour = (58, 66, 76)
 
 _FRAME_MS = 90
 # An expert drew a few frames only: the movie rests there long enough to compare the outlines.
@@ -168,7 +168,7 @@ class Painter:
     def _draw_header(self, drawing: ImageDraw.ImageDraw, frame: int, width: int) -> None:
         """Draw the study's name, the phase, the frame number and the legend above the mosaic."""
         stack, middle = self.stack, _HEADER_PX // 2 + 1
-        drawing.text((_MARGIN_PX, middle), stack.name, font=_font(17, bold=True), fill=_TEXT, anchor="lm")
+        drawing.text((_MARGIN_PX, middle), stack.name, font=_font(17, bold=True), fill=TEXT, anchor="lm")
         x = _MARGIN_PX + drawing.textlength(stack.name, font=_font(17, bold=True)) + 18
         legend = [(colour, name) for name, colour in self._colours.items()]
         for colour, label in [*legend, *([(EXPERT_COLOUR, "expert")] if stack.drawn.any() else [])]:
@@ -179,7 +179,7 @@ class Painter:
         text = f"frame {frame:2d} of 0-{stack.n_frames - 1}"
         if stack.frame_interval_s is not None:
             text += f"   {frame * stack.frame_interval_s * 1000:4.0f} ms"
-        drawing.text((width - _MARGIN_PX, middle), text, font=_font(13), fill=_TEXT, anchor="rm")
+        drawing.text((width - _MARGIN_PX, middle), text, font=_font(13), fill=TEXT, anchor="rm")
         if phase := stack.phases.name(frame):
             right = width - _MARGIN_PX - drawing.textlength(text, font=_font(13)) - 14
             drawing.rounded_rectangle((right - 34, middle - 11, right, middle + 11), radius=5, fill=EXPERT_COLOUR)
@@ -190,7 +190,9 @@ class Painter:
         width, top = corner
         # A frame that could not be measured has no place of its own: it is drawn at the bottom.
         values = np.nan_to_num(self.curve.values)
-        left, right = _MARGIN_PX + 84, width - _MARGIN_PX - 8
+        digits = 0 if values.max() >= 100 else 1
+        widest = drawing.textlength(f"{values.max():.{digits}f} {self.curve.unit}", font=_font(17, bold=True))
+        left, right = _MARGIN_PX + max(84, round(widest) + 8), width - _MARGIN_PX - 8
         low, high = top + _CURVE_PX - 20, top + 16
         floor, span = float(values.min()), max(float(np.ptp(values)), 1e-6)
 
@@ -199,18 +201,18 @@ class Painter:
             return x, low - 8 - (low - 8 - high) * (float(values[index]) - floor) / span
 
         drawing.text((_MARGIN_PX, high - 8), self.curve.structure, font=_font(11), fill=_FAINT)
-        text = f"{values[frame]:.{0 if values.max() >= 100 else 1}f} {self.curve.unit}"
-        drawing.text((_MARGIN_PX, high + 6), text, font=_font(17, bold=True), fill=_TEXT)
-        drawing.line((left, low, right, low), fill=_LINE)
+        text = f"{values[frame]:.{digits}f} {self.curve.unit}"
+        drawing.text((_MARGIN_PX, high + 6), text, font=_font(17, bold=True), fill=TEXT)
+        drawing.line((left, low, right, low), fill=LINE)
         for index in self.stack.phases.pair or ():
-            drawing.line((point(index)[0], low, point(index)[0], high - 6), fill=_LINE)
+            drawing.line((point(index)[0], low, point(index)[0], high - 6), fill=LINE)
             name = self.stack.phases.name(index)
             drawing.text((point(index)[0], low + 3), name, font=_font(11), fill=EXPERT_COLOUR, anchor="ma")
         colour = self._colours[self.curve.structure]
         if len(values) > 1:
             drawing.line([point(index) for index in range(len(values))], fill=colour, width=2, joint="curve")
         x, y = point(frame)
-        drawing.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_TEXT)
+        drawing.ellipse((x - 4, y - 4, x + 4, y + 4), fill=TEXT)
 
 
 @cache

@@ -74,7 +74,7 @@ def describe_study(
     curves = [measure_curves(stack, labels) for stack in study.stacks]
     figures = measure_study_figures(study, curves, labels)
     confidences = [
-        read_confidence(files.masks[0].parent, files.sequences, stack.stack.prediction)
+        read_confidence(files.masks[0].parent / files.name, files.sequences, stack.stack.prediction)
         for files, stack in zip(sources.stacks, study.stacks, strict=True)
     ]
     flags = flag_study(study.stacks, confidences, figures, labels)

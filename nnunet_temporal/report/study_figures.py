@@ -10,6 +10,7 @@ from nnunet_temporal.evaluation.frame_rows import Row
 from nnunet_temporal.evaluation.label_scheme import LabelScheme
 from nnunet_temporal.evaluation.options import Options
 from nnunet_temporal.evaluation.study_rows import measure_study_rows
+from nnunet_temporal.evaluation.volumes import volume_method
 from nnunet_temporal.metrics.clinical import ejection_fraction_percent
 from nnunet_temporal.metrics.overlap import dice
 from nnunet_temporal.report.curves import AREA, Curve
@@ -37,7 +38,8 @@ class StudyFigures:
             without a left ventricle or without ED and ES.
         phase_source: Where ED and ES are from: ``manifest``, ``labelled_frames``, ``reference_curve`` or, where no
             expert drew them, ``predicted_curve``.
-        phases: Frames (ED, ES) of the first stack; None where they are not known.
+        phases: Frames (ED, ES) of the stack or view that volumes, or else the area change, are of; None where they are
+            not known, and for two views, each of which has its own.
         dice: Label name to its Dice over all drawn frames, the mean over frames; empty without an expert.
         roughness_percent: Area roughness of the left ventricle, or of the first label.
         rows: The study's rows in the tables of ``nnunet_temporal evaluate``. Without an expert the prediction stands in
@@ -85,7 +87,12 @@ def measure_study_figures(
     compared = all(stack.is_compared for stack in stacks)
     has_volumes = ventricle is not None and bool(row["volume_method"])
     volumes = row if has_volumes else {}
-    area_change = Compared() if ventricle is None or has_volumes else _area_change(stacks, curves, ventricle)
+    area_change, phases = Compared(), stacks[0].phases.pair
+    if has_volumes:
+        _, measured = volume_method([stack.stack for stack in stacks], [stack.phases for stack in stacks])
+        phases = stacks[measured[0]].phases.pair if len(measured) == 1 else None
+    elif ventricle is not None:
+        area_change, phases = _area_change(stacks, curves, ventricle)
     method = str(row["volume_method"]) if has_volumes else "" if math.isnan(area_change.predicted) else AREA
     source = str(row["phase_source"])
     return StudyFigures(
@@ -95,7 +102,7 @@ def measure_study_figures(
         area_change,
         method,
         source if compared or source == "manifest" else source.replace("reference_curve", "predicted_curve"),
-        stacks[0].phases.pair,
+        phases,
         _dice_by_label(stacks, labels),
         float(row.get("area_roughness_predicted_percent", math.nan)),
         rows,
@@ -108,8 +115,10 @@ def _column(row: Row, name: str, unit: str, compared: bool) -> Compared:
     return Compared(predicted, float(row.get(f"{name}_reference_{unit}", math.nan)) if compared else math.nan)
 
 
-def _area_change(stacks: Sequence[SegmentedStack], curves: Sequence[Sequence[Curve]], ventricle: str) -> Compared:
-    """Return by how many percent the ventricle's area shrinks from ED to ES in the first stack with both."""
+def _area_change(
+    stacks: Sequence[SegmentedStack], curves: Sequence[Sequence[Curve]], ventricle: str
+) -> tuple[Compared, tuple[int, int] | None]:
+    """Return by how many percent the ventricle's area shrinks from ED to ES in the first stack with both, and these."""
     for stack, of_stack in zip(stacks, curves, strict=True):
         curve = next(curve for curve in of_stack if curve.structure == ventricle)
         if stack.phases.pair is None or curve.quantity != AREA:
@@ -117,8 +126,8 @@ def _area_change(stacks: Sequence[SegmentedStack], curves: Sequence[Sequence[Cur
         ed, es = stack.phases.pair
         truth = [curve.truth.get(frame, math.nan) for frame in (ed, es)]
         drawn = math.nan if any(map(math.isnan, truth)) else ejection_fraction_percent(*truth)
-        return Compared(ejection_fraction_percent(curve.values[ed], curve.values[es]), drawn)
-    return Compared()
+        return Compared(ejection_fraction_percent(curve.values[ed], curve.values[es]), drawn), (ed, es)
+    return Compared(), None
 
 
 def _dice_by_label(stacks: Sequence[SegmentedStack], labels: LabelScheme) -> dict[str, float]:

@@ -13,7 +13,8 @@ _COMPARED = (("ef", "percent"), ("edv", "ml"), ("esv", "ml"), ("area_change", "p
 def write_figures(studies: Sequence[StudyContent], path: Path) -> None:
     """Write the figures of all studies as CSV, atomically; what does not exist is empty.
 
-    Columns are named as in ``nnunet_temporal evaluate``; ``reference`` is the expert. Frames count from 0.
+    Columns are named as in ``nnunet_temporal evaluate``; ``reference`` is the expert. Frames count from 0; where
+    volumes are of two views, ED and ES are empty, as each view has its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table([_row(study) for study in studies], path)

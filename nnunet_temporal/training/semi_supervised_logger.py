@@ -52,7 +52,8 @@ class SemiSupervisedLogger(LocalLogger):
         for key, style in zip(AGREEMENT, ("--", ":"), strict=True):
             shares.plot(self.my_fantastic_logging[key], "k", ls=style, label=key.replace("_", " "), linewidth=4)
         # The contrast is a hundred times the boundary constraint; before unlabelled frames have a part all are 0.
-        axis.set_yscale("log", nonpositive="mask")
+        if any(loss > 0 for key in LOSSES for loss in self.my_fantastic_logging[key]):
+            axis.set_yscale("log", nonpositive="mask")
         axis.set(xlabel="epoch", ylabel="loss on unlabelled frames")
         shares.set(ylabel="share", ylim=(0, 1))
         axis.legend(loc=(0, 1))

@@ -53,6 +53,13 @@ def test_the_options_of_nifti_reach_the_dataset(tmp_path, nnunet_folders):
     assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "US"}
 
 
+@pytest.mark.parametrize("view", ["a/b", " ", "", "4_CH"])
+def test_a_view_that_is_no_part_of_a_name_is_refused(movies, nnunet_folders, capsys, view):
+    with pytest.raises(SystemExit, match="2"):
+        run("nifti", "-i", movies, "-d", 5, "--view", view)
+    assert f"--view: found {view!r}, expected letters, digits and hyphens" in capsys.readouterr().err
+
+
 def test_sunnybrook_keeps_slices_without_labels(tmp_path, nnunet_folders):
     for name in ("SC-1", "SC-2"):
         labels = np.full((6, 5, 2, 4), 2, np.uint8)

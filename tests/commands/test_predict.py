@@ -105,6 +105,14 @@ def test_a_part_of_the_input_gets_no_report(work):
     assert code != 0 and "--report: cannot show what other calls predict" in printed
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(work):
+    code, printed = predict(work / "movies", work / "out", "--report", work / "page.html", "--table", work)
+    assert code == 2 and f"--table {work}: found a folder" in printed
+    code, printed = predict(work / "movies", work / "out", "--report", work / "movies")
+    assert code == 2 and f"--report {work / 'movies'}: found a folder" in printed
+    assert not (work / "out").exists()
+
+
 def test_a_broken_file_stops_nobody_and_is_listed(work):
     broken = work / "sequences" / "a_z01_0000.nii.gz"
     # Half of it, which SimpleITK would read without complaint, as zeros from there on.

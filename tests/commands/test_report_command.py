@@ -16,6 +16,7 @@ from PIL import Image
 from segmented_hearts import beating, drawn_at, film_of, write_folders
 
 from nnunet_temporal.cli import main
+from nnunet_temporal.inference.propagation.study_records import FrameRecord, write_records
 
 HEART = beating((5, 4, 3, 4))
 FIELDS = {"ed": 0, "es": 2, "cyclic": True, "slice_spacing_mm": 300.0, "frame_interval_s": 0.04}
@@ -92,11 +93,38 @@ def test_the_figures_of_the_page_may_be_had_as_a_table(tmp_path, capsys):
     assert f"Figures as a table: {tmp_path / 'deep' / 'ef.csv'}" in capsys.readouterr().out
 
 
-def test_a_table_is_no_folder(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--table", "."), "--table .*: found a folder"),
+        (("--table", "images/../page.html"), "--table .*: found the same name as that of the page"),
+        (("--table", "dataset.json/ef.csv"), "--table .*: found the file .*dataset.json, expected a folder"),
+        (("--movies", "dataset.json"), "--movies .*: found the file .*dataset.json, expected a folder"),
+        (("-o", "dataset.json/page.html"), "-o .*: found the file .*dataset.json, expected a folder"),
+    ],
+)
+def test_names_under_which_nothing_can_be_written_are_refused_first(tmp_path, capsys, options, message):
     arguments = write_folders(tmp_path, {"a": HEART})
-    assert main(["report", *arguments, "--table", str(tmp_path)]) == 2
-    assert "--table" in capsys.readouterr().err
+    assert main(["report", *arguments, options[0], str(tmp_path / options[1])]) == 2
+    assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes there only")
+def test_a_name_that_is_no_text_is_in_the_table_too(tmp_path):
+    name = os.fsdecode(b"a\xff")
+    arguments = write_folders(tmp_path, {name: HEART})
+    assert main(["report", *arguments, "--table", str(tmp_path / "ef.csv")]) == 0
+    assert [row["study"] for row in read_table(tmp_path / "ef.csv")] == ["a?"]
+
+
+def test_confidence_is_found_where_the_view_is_named(tmp_path):
+    arguments = write_folders(tmp_path, {"a": HEART[:, 0]})
+    records = [FrameRecord(0, frame, "middle", "time", confidence=0.1) for frame in range(len(HEART))]
+    write_records(records, tmp_path / "masks" / "a_frames.csv")
+    table = tmp_path / "ef.csv"
+    assert main(["report", *arguments, "--table", str(table), "--view", "a4c"]) == 0
+    assert "low confidence" in read_table(table)[0]["flags"]
 
 
 def test_a_named_view_gives_an_ejection_fraction_without_any_scale(tmp_path):

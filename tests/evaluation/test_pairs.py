@@ -67,6 +67,48 @@ def test_cases_of_the_manifest_without_a_reference_are_not_expected(tmp_path):
     assert not pairing.missing
 
 
+def views_of(pairing):
+    return {study.name: [stack.sequences[0].view for stack in study.stacks] for study in pairing.studies}
+
+
+def test_a_named_view_is_given_to_single_slices_of_which_it_is_not_known(tmp_path):
+    masks = {"a": MOVIE, "b_2CH": MOVIE, "c_z00": MOVIE, "c_z01": MOVIE, "d": STACK[:, :1]}
+    manifest = manifest_of(
+        ("a", "a", None, None), ("b_2CH", "b", None, "2CH"), ("c_z00", "c", 0, None), ("c_z01", "c", 1, None),
+        ("d_z00", "d", 0, None),
+    )  # fmt: skip
+    pairing = pair_studies(*folders(tmp_path, masks, masks), manifest, "4CH")
+    assert views_of(pairing) == {"a": ["4CH"], "b": ["2CH"], "c": [None], "d": ["4CH"]}
+    assert not pairing.missing and not pairing.extra
+
+
+def test_a_named_view_is_given_to_movies_of_one_slice_without_a_manifest(tmp_path):
+    masks = {"a": MOVIE, "d": STACK[:, :1]}
+    assert views_of(pair_studies(*folders(tmp_path, masks, masks), None, "4CH")) == {"a": ["4CH"], "d": ["4CH"]}
+
+
+@pytest.mark.parametrize("stored", ["a_4CH", "x"])
+def test_a_named_view_that_a_study_has_already_is_refused(tmp_path, stored):
+    manifest = manifest_of(("a", "a", None, None), (stored, "a", None, "4CH"))
+    masks = dict.fromkeys(manifest, MOVIE)
+    with pytest.raises(InputError, match=rf"--view 4CH: found {stored} of that view beside a; say in sequences\.json"):
+        pair_studies(*folders(tmp_path, masks, masks), manifest, "4CH")
+
+
+@pytest.mark.parametrize(
+    ("masks", "view", "found"), [({"a_2CH": MOVIE}, "2CH", "2CH"), ({"a": STACK}, None, "stacks of slices")]
+)
+def test_a_named_view_that_nothing_can_be_of_is_refused(tmp_path, masks, view, found):
+    manifest = None if view is None else manifest_of(("a_2CH", "a", None, view))
+    with pytest.raises(InputError, match=f"--view 4CH: found {found} and no single slice of unknown view; remove"):
+        pair_studies(*folders(tmp_path, masks, masks), manifest, "4CH")
+
+
+def test_a_named_view_that_is_known_already_is_right(tmp_path):
+    masks, manifest = {"a_4CH": MOVIE}, manifest_of(("a_4CH", "a", None, "4CH"))
+    assert views_of(pair_studies(*folders(tmp_path, masks, masks), manifest, "4CH")) == {"a": ["4CH"]}
+
+
 def test_references_that_the_manifest_does_not_know_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"does not know: b.*-manifest"):
         pair_studies(*folders(tmp_path, {"a": MOVIE, "b": MOVIE}, {"a": MOVIE}), manifest_of(("a", "a", None, None)))

@@ -94,6 +94,17 @@ def test_views_of_unknown_scale_are_measured_alone_and_the_four_chamber_view_fir
     assert method_of(four, known) == ("simpson_monoplane_2CH", [1])
 
 
+def test_an_apical_view_is_measured_beside_views_of_another_kind_that_have_a_scale():
+    four, other = without_spacing(view_stack("4CH", DIASTOLE, SYSTOLE)), view_stack("PSAX", DIASTOLE, SYSTOLE)
+    assert method_of(four, other) == ("simpson_monoplane_4CH", [0])
+    assert method_of(other, four) == ("simpson_monoplane_4CH", [1])
+
+
+def test_several_slices_of_an_apical_view_are_not_measured_by_the_first():
+    stack = make_stack(slices((4, 4), (2, 2)), slices((4, 4), (2, 2)), view="4CH", ed=0, es=1)
+    assert method_of(without_spacing(stack)) == ("", [])
+
+
 def test_the_ejection_fraction_needs_no_scale_and_is_all_there_is_without_one():
     stack = view_stack("4CH", DIASTOLE, SYSTOLE)
     in_mm, in_pixels = apical_columns(stack), apical_columns(without_spacing(stack))

@@ -14,7 +14,7 @@ STACK = segmented(HEART).stack
 
 
 def read(folder):
-    return read_confidence(folder, STACK.sequences, HEART)
+    return read_confidence(folder / "s", STACK.sequences, HEART)
 
 
 def test_without_files_nothing_is_known(tmp_path):
@@ -37,7 +37,7 @@ def test_a_frame_without_foreground_has_no_confidence(tmp_path):
     masks = HEART.copy()
     masks[1] = 0
     np.savez(tmp_path / "s_z00.npz", probabilities=np.full((3, *HEART[:, 0].shape), 0.5))
-    confidence = read_confidence(tmp_path, STACK.sequences, masks)
+    confidence = read_confidence(tmp_path / "s", STACK.sequences, masks)
     assert np.isnan(confidence[:, 0]).tolist() == [False, True, False, False]
 
 

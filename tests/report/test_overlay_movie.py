@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mask_folders import IGNORE, SCHEME
+from mask_folders import IGNORE, LV_ONLY, SCHEME
 from PIL import Image
 from segmented_hearts import beating, drawn_at, segmented
 
@@ -10,7 +10,7 @@ from nnunet_temporal.errors import InputError
 from nnunet_temporal.evaluation.label_scheme import LabelScheme
 from nnunet_temporal.report.colours import EXPERT_COLOUR, LABEL_COLOURS
 from nnunet_temporal.report.curves import measure_curves
-from nnunet_temporal.report.overlay_movie import write_overlay_movie
+from nnunet_temporal.report.overlay_movie import LINE, TEXT, Painter, write_overlay_movie
 
 HEART = beating((5, 4, 3, 4, 5))
 
@@ -73,6 +73,20 @@ def test_a_failure_leaves_an_older_movie_alone(tmp_path, suffix, monkeypatch):
         write(stack, path)
     assert path.read_bytes() == b"older"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_long_value_does_not_run_into_the_curve():
+    movie = np.zeros((2, 150, 150), np.uint8)
+    for frame, half in enumerate((30, 24)):
+        movie[frame, 20:130, 75 - half : 75 + half] = 1
+    stack = segmented(movie, labels=LV_ONLY, view="4CH", pixel_mm=None, ed=0, es=1)
+    (curve,) = measure_curves(stack, LV_ONLY)
+    painted = np.asarray(Painter(stack, curve, LV_ONLY).paint(1))[-80:]
+    axis, text = ((painted == colour).all(axis=-1) for colour in (LINE, TEXT))
+    left = np.flatnonzero(axis[axis.sum(axis=1).argmax()])[0]
+    # The ring around the second of two frames, in the colour of the text, is at the right end.
+    letters = np.flatnonzero(text[:, : painted.shape[1] // 2].any(axis=0))
+    assert 84 < letters[-1] < left
 
 
 def test_another_ending_is_refused(tmp_path):

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from mask_folders import IGNORE, MYO, SCHEME
+from ellipsoid_views import Ellipsoid, draw_view
+from mask_folders import IGNORE, LV_ONLY, MYO, SCHEME
 from segmented_hearts import beating, drawn_at, segmented
 
 from nnunet_temporal.evaluation.label_scheme import LabelScheme
@@ -75,6 +76,28 @@ def test_slices_that_nobody_drew_enter_neither_side():
     found = figures(segmented(shrunk, truth, ed=0, es=2, **STACK))
     assert both(found.edv_ml) == pytest.approx((1.0, 1.0))
     assert found.dice["LV"] == 1.0
+
+
+def view(name, *hearts, **fields):
+    """A view of a ventricle in frames of these sizes."""
+    movie = np.stack([draw_view(heart, 1.0).ventricle for heart in hearts]).astype(np.uint8)
+    return segmented(movie, drawn_at(movie, *range(len(movie))), labels=LV_ONLY, view=name, **fields)
+
+
+def test_phases_are_those_of_what_was_measured():
+    large, small = Ellipsoid(57.0, 24.0), Ellipsoid(46.0, 18.0, cut=0.45)
+    late, early = view("2CH", small, large, ed=1, es=0), view("4CH", large, small, ed=0, es=1)
+    assert figures(late, early, labels=LV_ONLY).phases is None
+    unknown = [
+        view("2CH", small, large, ed=1, es=0, pixel_mm=None),
+        view("4CH", large, small, ed=0, es=1, pixel_mm=None),
+    ]
+    found = figures(*unknown, labels=LV_ONLY)
+    assert (found.method, found.phases) == ("simpson_monoplane_4CH", (0, 1))
+    short_axis = segmented(HEART, drawn_at(HEART, 0, 2), ed=0, es=2, **STACK)
+    beside = segmented(HEART[:, 0], drawn_at(HEART[:, 0], 1, 3), view="3CH", ed=1, es=3)
+    assert figures(beside, short_axis).phases == (0, 2)
+    assert figures(beside).phases == (1, 3)
 
 
 def test_labels_without_a_ventricle_have_overlap_only():

@@ -1,6 +1,7 @@
 """The logger: nnU-Net's values and ours, one per epoch, on paper, in checkpoints and for other loggers."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -62,6 +63,16 @@ def test_progress_has_a_fourth_panel_below_nnunets_three(tmp_path):
     assert np.array_equal(ours[: len(stock)], stock)
     assert ours[len(stock) :].std() > 0
     assert [path.name for path in folders[1].iterdir()] == ["progress.png"]
+
+
+def test_losses_that_are_all_zero_are_drawn_without_a_warning(tmp_path):
+    logger = filled(SemiSupervisedLogger(), 2, STOCK)
+    for key in OURS:
+        for epoch in range(2):
+            logger.log(key, 0.0 if key in LOSSES else math.nan, epoch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logger.plot_progress_png(str(tmp_path))
 
 
 def test_the_fourth_panel_shows_what_was_logged_and_takes_missing_values(tmp_path):
