@@ -157,10 +157,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError("--table, --view: are of the page; name it with --report")
     if arguments.report is not None:
         check_outputs(arguments.report, arguments.table, "--report")
-    if arguments.report is not None and arguments.num_parts > 1:
-        raise InputError(
-            "--report: cannot show what other calls predict; make it after all with 'nnunet_temporal report'"
-        )
+        if arguments.num_parts > 1:
+            raise InputError(
+                "--report: cannot show what other calls predict; make it after all with 'nnunet_temporal report'"
+            )
     if arguments.smooth is not None:
         try:
             check_smooth_frames(arguments.smooth)

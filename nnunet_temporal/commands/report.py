@@ -140,22 +140,23 @@ def check_outputs(page: Path, table: Path | None, page_argument: str) -> None:
             continue
         if path.is_dir():
             raise InputError(f"{argument} {path}: found a folder, expected the name of a {what}")
-        _refuse_file_above(argument, path)
+        _check_folder(f"{argument} {path}", path.parent)
     if table is not None and table.resolve() == page.resolve():
         raise InputError(f"--table {table}: found the same name as that of the page; give the table another one")
 
 
-def _refuse_file_above(argument: str, path: Path) -> None:
-    """Refuse a path that lies in what is no folder."""
-    above = next(place for place in path.absolute().parents if place.exists())
-    if not above.is_dir():
-        raise InputError(f"{argument} {path}: found the file {above}, expected a folder; choose another place")
+def _check_folder(given: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made because it is a file or lies in one; ``given`` is what the user wrote."""
+    folder = folder.absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not existing.is_dir():
+        raise InputError(f"{given}: found the file {existing}, expected a folder; choose another place")
 
 
 def _check(request: ReportRequest) -> None:
     check_outputs(request.page, request.table, "-o")
     if request.movies is not None:
-        _refuse_file_above("--movies", request.movies / "any")
+        _check_folder(f"--movies {request.movies}", request.movies)
     for name, folder in (("-p", request.masks), ("-ref", request.truth)):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{name} {folder}: the folder does not exist")
